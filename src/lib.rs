@@ -1,0 +1,23 @@
+//! Portcullis: an authenticating gateway in front of applications that have no login of their own.
+//!
+//! The modules stand in the order of dependence: a module uses only modules declared above it,
+//! here and at every depth below. [`pipeline`] is the product; everything before it is what it is
+//! made of, everything after it is how it is configured, started and reached.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::arithmetic_side_effects,
+        clippy::disallowed_methods
+    )
+)]
+
+pub mod pure;
+pub mod refusal;
+pub mod record;

@@ -1,0 +1,5 @@
+//! Bytes in, values out: no I/O, clock, randomness, async or logging. Every `parse` has a fuzz
+//! target.
+
+pub mod connection;
+pub mod identity;

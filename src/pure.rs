@@ -1,5 +1,6 @@
 //! Bytes in, values out: no I/O, clock, randomness, async or logging. Every `parse` has a fuzz
 //! target.
 
+pub mod unit;
 pub mod connection;
 pub mod identity;

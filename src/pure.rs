@@ -3,4 +3,5 @@
 
 pub mod unit;
 pub mod connection;
+pub mod proxy_protocol;
 pub mod identity;

@@ -4,4 +4,5 @@
 pub mod unit;
 pub mod connection;
 pub mod proxy_protocol;
+pub mod cidr;
 pub mod identity;

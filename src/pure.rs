@@ -1,5 +1,10 @@
 //! Bytes in, values out: no I/O, clock, randomness, async or logging. Every `parse` has a fuzz
 //! target.
 
+pub mod field;
+pub mod target;
+pub mod hop;
 pub mod connection;
+pub mod http1;
+pub mod head;
 pub mod identity;

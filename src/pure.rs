@@ -1,6 +1,7 @@
 //! Bytes in, values out: no I/O, clock, randomness, async or logging. Every `parse` has a fuzz
 //! target.
 
+pub mod table;
 pub mod field;
 pub mod target;
 pub mod hop;

@@ -2,10 +2,12 @@
 //! target.
 
 pub mod table;
+pub mod unit;
 pub mod field;
 pub mod target;
 pub mod hop;
 pub mod connection;
+pub mod proxy_protocol;
 pub mod http1;
 pub mod head;
 pub mod identity;

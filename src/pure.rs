@@ -4,8 +4,11 @@
 pub mod table;
 pub mod unit;
 pub mod field;
+pub mod spelling;
 pub mod target;
 pub mod hop;
+pub mod cookie;
+pub mod credential;
 pub mod connection;
 pub mod proxy_protocol;
 pub mod http1;

@@ -17,7 +17,19 @@
         clippy::disallowed_methods
     )
 )]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests take the time where they stand"
+    )
+)]
 
 pub mod pure;
 pub mod refusal;
 pub mod record;
+pub mod body;
+pub mod deadline;
+pub mod observe;
+pub mod backend;
+pub mod cert;

@@ -33,3 +33,4 @@ pub mod deadline;
 pub mod observe;
 pub mod backend;
 pub mod cert;
+pub mod pipeline;

@@ -1,4 +1,4 @@
-//! 5. user rate: how often a user may ask, from wherever.
+//! 3. rate, once more: how often a user may ask, from wherever.
 //!
 //! | when | then |
 //! |---|---|

@@ -21,3 +21,4 @@
 pub mod pure;
 pub mod refusal;
 pub mod record;
+pub mod keys;

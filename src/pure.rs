@@ -3,3 +3,6 @@
 
 pub mod connection;
 pub mod identity;
+pub mod seal;
+pub mod json;
+pub mod session;

@@ -22,3 +22,4 @@ pub mod pure;
 pub mod refusal;
 pub mod record;
 pub mod keys;
+pub mod session;

@@ -325,9 +325,13 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), BadRecord> {
 
 /// As much of a user agent as is kept, cut between characters.
 fn cut(user_agent: &str) -> &str {
-    user_agent
-        .get(..user_agent.floor_char_boundary(MAX_USER_AGENT_BYTES))
-        .unwrap_or("")
+    if user_agent.len() <= MAX_USER_AGENT_BYTES {
+        return user_agent;
+    }
+    let end = (0..=MAX_USER_AGENT_BYTES)
+        .rev()
+        .find(|&end| user_agent.is_char_boundary(end));
+    end.and_then(|end| user_agent.get(..end)).unwrap_or("")
 }
 
 struct Reader<'b>(&'b [u8]);
@@ -371,7 +375,10 @@ pub mod fuzzing {
                 assert_eq!(again.user.provider, record.user.provider);
                 assert_eq!(again.user.email, record.user.email);
                 assert_eq!(again.user.groups, record.user.groups);
-                assert_eq!((again.created, again.expires), (record.created, record.expires));
+                assert_eq!(
+                    (again.created, again.expires),
+                    (record.created, record.expires)
+                );
             }
         }
         if let Ok(text) = std::str::from_utf8(bytes)

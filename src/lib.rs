@@ -23,3 +23,4 @@ pub mod refusal;
 pub mod record;
 pub mod keys;
 pub mod session;
+pub mod identity;

@@ -1,0 +1,4 @@
+//! placeholder
+pub mod password;
+pub mod verified;
+pub mod regulation;

@@ -6,3 +6,5 @@ pub mod identity;
 pub mod seal;
 pub mod json;
 pub mod session;
+pub mod jwk;
+pub mod jwt;

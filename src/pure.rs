@@ -8,3 +8,4 @@ pub mod json;
 pub mod session;
 pub mod jwk;
 pub mod jwt;
+pub mod csrf;

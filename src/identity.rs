@@ -2,3 +2,4 @@
 pub mod password;
 pub mod verified;
 pub mod regulation;
+pub mod jwks;

@@ -24,3 +24,6 @@ pub mod record;
 pub mod keys;
 pub mod session;
 pub mod identity;
+pub mod body;
+pub mod deadline;
+pub mod backend;

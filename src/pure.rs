@@ -20,3 +20,4 @@ pub mod session;
 pub mod jwk;
 pub mod jwt;
 pub mod csrf;
+pub mod return_to;

@@ -78,7 +78,11 @@ pub struct Live {
     written: AtomicU64,
     ended: AtomicBool,
     signal: Notify,
+    clock: Clock,
 }
+
+/// The clock that open streams look at: `SystemTime::now`, but in tests.
+pub type Clock = fn() -> SystemTime;
 
 impl std::fmt::Debug for Live {
     /// Without the hash and the secret of forms.
@@ -90,7 +94,7 @@ impl std::fmt::Debug for Live {
 }
 
 impl Live {
-    fn new(hash: Hash, record: Record, idle: Duration, seen: Seconds) -> Self {
+    fn new(hash: Hash, record: Record, idle: Duration, seen: Seconds, clock: Clock) -> Self {
         Self {
             hash,
             record,
@@ -99,6 +103,7 @@ impl Live {
             written: AtomicU64::new(seen.0),
             ended: AtomicBool::new(false),
             signal: Notify::new(),
+            clock,
         }
     }
 
@@ -147,14 +152,14 @@ impl Live {
         self.ended.load(Ordering::Acquire) || self.dies() <= Seconds::of(now)
     }
 
-    /// Waits until the session is over: at once when somebody ends it, and by the clock `now` when
-    /// it expires or falls idle. What is open for a session waits here, and then closes.
-    pub async fn ended(&self, now: impl Fn() -> SystemTime) {
+    /// Waits until the session is over: at once when somebody ends it, and by the clock when it
+    /// expires or falls idle. What is open for a session waits here, and then closes.
+    pub async fn ended(&self) {
         loop {
             let mut signal = pin!(self.signal.notified());
             // From here on an end is noticed, so none is lost between the look and the wait.
             signal.as_mut().enable();
-            let at = now();
+            let at = (self.clock)();
             if self.is_over(at) {
                 return;
             }
@@ -203,6 +208,13 @@ pub struct Sessions {
     shards: [RwLock<HashMap<Hash, Entry>>; SHARDS],
     store: embedded::Store,
     lifetimes: ArcSwap<Lifetimes>,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sessions")
+    }
 }
 
 enum Entry {
@@ -216,12 +228,13 @@ impl Sessions {
     ///
     /// # Errors
     /// Why the file can't be used.
-    pub fn open(path: &Path, lifetimes: Lifetimes) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, lifetimes: Lifetimes, clock: Clock) -> Result<Self, OpenError> {
         let salt = keys::random().map_err(|why| OpenError::File(std::io::Error::other(why)))?;
         Ok(Self {
             shards: std::array::from_fn(|_| RwLock::default()),
             store: embedded::Store::open(path, &salt)?,
             lifetimes: ArcSwap::from_pointee(lifetimes),
+            clock,
         })
     }
 
@@ -248,7 +261,13 @@ impl Sessions {
             return Ok(None);
         };
         let record = Record::open(id, &row.sealed).map_err(SessionError::Record)?;
-        let live = Live::new(hash, record, self.lifetimes.load().idle, row.seen);
+        let live = Live::new(
+            hash,
+            record,
+            self.lifetimes.load().idle,
+            row.seen,
+            self.clock,
+        );
         if live.is_over(now) {
             return Ok(None);
         }
@@ -298,7 +317,7 @@ impl Sessions {
         for ended in self.store.create(new).await.map_err(SessionError::Store)? {
             self.mark(ended, created.plus(Duration::from_secs(MARK_SECONDS)));
         }
-        let live = Live::new(hash, record, lifetimes.idle, created);
+        let live = Live::new(hash, record, lifetimes.idle, created, self.clock);
         let live = self.keep(live, now)?.ok_or(SessionError::Full)?;
         Ok((id, live))
     }
@@ -481,7 +500,10 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
     use std::time::UNIX_EPOCH;
+
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -492,7 +514,7 @@ mod tests {
     }
 
     fn open(dir: &tempfile::TempDir) -> Sessions {
-        Sessions::open(&dir.path().join("s.redb"), Lifetimes::default()).unwrap()
+        Sessions::open(&dir.path().join("s.redb"), Lifetimes::default(), || at(1)).unwrap()
     }
 
     fn sessions() -> (tempfile::TempDir, Sessions) {
@@ -575,7 +597,13 @@ mod tests {
         let row = sessions.store.load(id.hash()).await.unwrap().unwrap();
         sessions.end(&live, at(1)).await.unwrap();
         let record = Record::open(&id, &row.sealed).unwrap();
-        let late = Live::new(id.hash(), record, Duration::from_secs(HOUR), row.seen);
+        let late = Live::new(
+            id.hash(),
+            record,
+            Duration::from_secs(HOUR),
+            row.seen,
+            sessions.clock,
+        );
         assert!(sessions.keep(late, at(1)).unwrap().is_none());
     }
 
@@ -632,18 +660,22 @@ mod tests {
     async fn holders_are_told_at_once_when_a_session_is_ended() {
         let (_dir, sessions) = sessions();
         let (_, live) = sessions.create(bob(), None, at(0)).await.unwrap();
-        let (first, second) = (live.ended(|| at(1)), live.ended(|| at(1)));
+        let (first, second) = (live.ended(), live.ended());
         let ((), (), ended) = tokio::join!(first, second, sessions.end(&live, at(1)));
         ended.unwrap();
-        live.ended(|| at(1)).await;
+        live.ended().await;
     }
 
     #[tokio::test]
     async fn holders_are_told_when_a_session_expires() {
-        let (_dir, sessions) = sessions();
+        static STARTED: OnceLock<Instant> = OnceLock::new();
+        let started = *STARTED.get_or_init(Instant::now);
+        let dir = tempfile::tempdir().unwrap();
+        let clock = || at(HOUR - 1) + STARTED.get().unwrap().elapsed();
+        let sessions =
+            Sessions::open(&dir.path().join("s.redb"), Lifetimes::default(), clock).unwrap();
         let (_, live) = sessions.create(bob(), None, at(0)).await.unwrap();
-        let started = tokio::time::Instant::now();
-        live.ended(|| at(HOUR - 1) + started.elapsed()).await;
+        live.ended().await;
         assert!((900..5_000).contains(&started.elapsed().as_millis()));
     }
 
@@ -670,7 +702,13 @@ mod tests {
         let live = |number: usize, seen| {
             let mut hash = Hash([7; 32]);
             hash.0[8..16].copy_from_slice(&number.to_be_bytes());
-            Live::new(hash, record.clone(), Duration::from_secs(HOUR), seen)
+            Live::new(
+                hash,
+                record.clone(),
+                Duration::from_secs(HOUR),
+                seen,
+                sessions.clock,
+            )
         };
         let now = Seconds::of(at(10));
         let held = sessions

@@ -10,9 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::seal::Mac;
 use super::session::Seconds;
 
-/// The cookie that a form is bound to.
-pub const COOKIE: &str = "__Host-portcullis_csrf";
-/// Random bytes in it.
+/// Random bytes in the cookie that a form is bound to, [`super::cookie::SIGN_IN`].
 pub const COOKIE_BYTES: usize = 32;
 /// Characters of its value.
 const COOKIE_CHARACTERS: usize = 43;

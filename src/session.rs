@@ -28,7 +28,7 @@ pub use embedded::{OpenError, StoreError};
 /// Sessions kept in memory are at most this many times [`SHARD_SESSIONS`].
 const SHARDS: usize = 64;
 /// Sessions and marks in one shard; the one used longest ago, and held by nobody, makes room.
-const SHARD_SESSIONS: usize = 4096;
+const SHARD_SESSIONS: usize = 1024;
 /// How often the last use of one session is written back.
 const WRITE_BACK_SECONDS: u64 = 60;
 /// How long the mark of an ended session stays once the store has forgotten it: longer than any

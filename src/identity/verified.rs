@@ -18,7 +18,7 @@ pub type Key = [u8; 32];
 
 const SHARDS: usize = 16;
 /// Answers in one shard; when it is full and none has run out, it begins anew.
-const SHARD_ANSWERS: usize = 2048;
+const SHARD_ANSWERS: usize = 512;
 
 /// Verified users by key, until a time each.
 #[derive(Default)]

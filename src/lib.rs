@@ -27,3 +27,4 @@ pub mod identity;
 pub mod body;
 pub mod deadline;
 pub mod backend;
+pub mod pipeline;

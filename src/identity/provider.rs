@@ -237,57 +237,41 @@ fn passwords(table: &Table) -> Option<Takes> {
 }
 
 fn tokens(provider: &Arc<str>, table: &Table) -> Option<Takes> {
+    const NONE: &str = "an empty list would take no token";
     let issuer = table.value("issuer", |text| not_empty(text, "the issuer's URL"));
     if !table.has("issuer") {
         table.missing("issuer", "the issuer's URL, exactly as in `iss`");
     }
-    let audience = table
-        .list("audience", |text| not_empty(text, "an audience"))
-        .unwrap_or_default();
+    let audience = some_of(table, "audience", NONE, |text| {
+        not_empty(text, "an audience")
+    });
     if !table.has("audience") {
         table.missing("audience", "who the tokens are for, as in `aud`");
-    } else if audience.is_empty() {
-        table.problem("audience", "an empty list would take no token", None);
     }
-    let algorithms = table
-        .list("algorithms", |text| {
-            Algorithm::named(text).ok_or_else(|| {
-                let names = Algorithm::ALL.map(Algorithm::name).join("`, `");
-                format!("one of `{names}`")
-            })
+    let algorithms = some_of(table, "algorithms", NONE, |text| {
+        Algorithm::named(text).ok_or_else(|| {
+            let names = Algorithm::ALL.map(Algorithm::name).join("`, `");
+            format!("one of `{names}`")
         })
-        .unwrap_or_else(|| Algorithm::ALL.to_vec());
-    let types = table
-        .list("type", |text| {
-            Type::named(text).ok_or_else(|| "a media type such as `at+jwt`".to_owned())
-        })
-        .or_else(|| ["at+jwt", "JWT"].into_iter().map(Type::named).collect())?;
-    for (key, empty) in [
-        ("algorithms", algorithms.is_empty()),
-        ("type", types.is_empty()),
-    ] {
-        if empty {
-            table.problem(key, "an empty list would take no token", None);
-        }
-    }
+    });
+    let types = some_of(table, "type", NONE, |text| {
+        Type::named(text).ok_or_else(|| "a media type such as `at+jwt`".to_owned())
+    });
     let claim = |key| table.value(key, |text| not_empty(text, "a claim's name"));
     let (name_claim, groups_claim) = (claim("name_claim"), claim("groups_claim"));
+    let keys = key_source(table);
     let rule = jwt::Rule {
         provider: Arc::clone(provider),
-        issuer: String::new(),
-        audience,
-        algorithms,
-        types,
+        issuer: issuer?,
+        audience: audience?,
+        algorithms: algorithms.unwrap_or_else(|| Algorithm::ALL.to_vec()),
+        types: types.or_else(|| ["at+jwt", "JWT"].into_iter().map(Type::named).collect())?,
         name_claim: name_claim.unwrap_or_else(|| "sub".to_owned()),
         groups_claim,
     };
-    let keys = key_source(table)?;
     Some(Takes::Tokens {
-        rule: Arc::new(jwt::Rule {
-            issuer: issuer?,
-            ..rule
-        }),
-        keys,
+        rule: Arc::new(rule),
+        keys: keys?,
     })
 }
 
@@ -327,6 +311,25 @@ fn fetchable(url: &str) -> bool {
         .authority()
         .is_some_and(|authority| !authority.as_str().contains('@'));
     no_user && (secure || here && uri.scheme_str() == Some("http"))
+}
+
+/// A list of which at least one element must be written; `empty` says why.
+pub fn some_of<T>(
+    table: &Table,
+    key: &'static str,
+    empty: &str,
+    mut parse: impl FnMut(&str) -> Result<T, String>,
+) -> Option<Vec<T>> {
+    let mut written = false;
+    let list = table.list(key, |text| {
+        written = true;
+        parse(text)
+    });
+    // One that could not be read has its own problem.
+    if !written && list.is_some() {
+        table.problem(key, empty, None);
+    }
+    list
 }
 
 fn not_empty(text: &str, expected: &str) -> Result<String, String> {

@@ -86,29 +86,27 @@ impl Attempt {
 }
 
 impl Regulation {
-    /// Whether an attempt may be made now; counts nothing.
+    /// Whether this account may be tried from this network now; counts nothing. To be asked before
+    /// anything that could tell a right guess from a wrong one.
     ///
     /// # Errors
     /// [`Slowed`] with how long to wait.
     pub fn check(&self, attempt: &Attempt, now: SystemTime) -> Result<(), Slowed> {
-        let now = since_1970(now);
-        for (name, _) in attempt.counts() {
-            if let Some(count) = self.shard(name).get(&name) {
-                count.check(now)?;
-            }
-        }
-        Ok(())
+        let shard = self.shard(attempt.pair);
+        shard
+            .get(&attempt.pair)
+            .map_or(Ok(()), |count| count.check(since_1970(now)))
     }
 
     /// Begins an attempt, counted as a failure until it [succeeds](Self::succeeded).
     ///
     /// # Errors
-    /// [`Slowed`] with how long to wait; nothing is counted then.
+    /// [`Slowed`] with how long to wait. What the network is refused counts for the account all the
+    /// same: else guesses would be free while the network is slowed.
     pub fn begin(&self, attempt: &Attempt, now: SystemTime) -> Result<(), Slowed> {
         let now = since_1970(now);
-        self.count(attempt.network, NETWORK, now)?;
-        self.count(attempt.pair, PAIR, now)
-            .inspect_err(|_| self.take_back(attempt.network))
+        self.count(attempt.pair, PAIR, now)?;
+        self.count(attempt.network, NETWORK, now)
     }
 
     /// The attempt was right: the account's count from this network is forgotten, the network's
@@ -163,12 +161,6 @@ impl Regulation {
         self.shards[usize::from(first) % SHARDS]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Attempt {
-    const fn counts(&self) -> [(Name, Limit); 2] {
-        [(self.pair, PAIR), (self.network, NETWORK)]
     }
 }
 
@@ -300,6 +292,23 @@ mod tests {
         }
         assert_eq!(case.fail("51", "192.0.2.1", 0), Err(1));
         case.fail("51", "192.0.2.2", 0).unwrap();
+    }
+
+    #[test]
+    fn a_slowed_network_does_not_slow_what_is_remembered_but_guesses_count() {
+        let case = Case::new();
+        let bob = case.attempt("bob", "192.0.2.1");
+        for account in 0..50 {
+            case.fail(&account.to_string(), "192.0.2.1", 0).unwrap();
+        }
+        for _ in 0..5 {
+            assert_eq!(case.regulation.check(&bob, at(0)), Ok(()));
+            assert_eq!(case.fail("bob", "192.0.2.1", 0), Err(1));
+        }
+        assert_eq!(
+            case.regulation.check(&bob, at(0)),
+            Err(Slowed(Duration::from_secs(1)))
+        );
     }
 
     #[test]

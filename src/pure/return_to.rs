@@ -11,7 +11,7 @@ use super::target::{Oddities, Target};
 /// The longest target that is kept.
 pub const MAX_BYTES: usize = 2048;
 /// The gateway's own pages: going back to them would go round in circles.
-const OWN_PAGES: &str = "/.portcullis/";
+pub const OWN_PAGES: &str = "/.portcullis/";
 /// What no link of an application has; parameters and encoded slashes some have.
 const REFUSED: [Oddities; 6] = [
     Oddities::BACKSLASH,

@@ -1,0 +1,3 @@
+//! The way of a request. The order is this file; each stage is one file beside it.
+
+pub mod sign_in;

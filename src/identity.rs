@@ -294,6 +294,22 @@ impl Identity {
         }
     }
 
+    /// Ends the sessions in memory whose account is gone or has another password by now, and with
+    /// them what is open for them. To be called after a reload; others end at their next request.
+    ///
+    /// # Errors
+    /// [`Failure::Store`] if the store may still have some; here they are over all the same.
+    pub async fn end_orphans(&self, now: SystemTime) -> Result<usize, Failure> {
+        let orphans = self
+            .shared
+            .sessions
+            .live(|live| self.as_of_now(live).is_none());
+        for live in &orphans {
+            self.shared.sessions.end(live, now).await?;
+        }
+        Ok(orphans.len())
+    }
+
     /// Groups and address are read anew at each request, so that taking one away takes effect
     /// (ADVISORIES J8).
     fn as_of_now(&self, live: &Live) -> Option<Arc<User>> {

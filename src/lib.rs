@@ -17,14 +17,22 @@
         clippy::disallowed_methods
     )
 )]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests take the time where they stand"
+    )
+)]
 
 pub mod pure;
 pub mod refusal;
 pub mod record;
+pub mod body;
+pub mod deadline;
+pub mod observe;
 pub mod keys;
 pub mod session;
 pub mod identity;
-pub mod body;
-pub mod deadline;
 pub mod backend;
-pub mod pipeline;
+pub mod cert;

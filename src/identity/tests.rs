@@ -452,6 +452,25 @@ async fn a_session_ends_with_its_account_and_with_its_password() {
 }
 
 #[tokio::test]
+async fn what_is_open_for_an_account_that_is_gone_ends_with_the_reload() {
+    let mut world = World::new();
+    let bob = world
+        .sign_in("bob", "bobs password", "192.0.2.1", None)
+        .await
+        .unwrap()
+        .live;
+    let eve = world
+        .sign_in("eve", "eves password", "192.0.2.1", None)
+        .await
+        .unwrap()
+        .live;
+    world.reload(&[("bob", account("bobs password", &["other"]))]);
+    assert_eq!(world.identity.end_orphans(at(1)).await, Ok(1));
+    eve.ended().await;
+    assert!(eve.is_over(at(1)) && !bob.is_over(at(1)));
+}
+
+#[tokio::test]
 async fn names_are_looked_up_where_they_are_known() {
     let world = World::new();
     let user = |methods, name, password| world.basic(methods, name, password, "192.0.2.1");

@@ -173,6 +173,19 @@ fn fixed(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
+/// Bodies of the fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing {
+    use super::*;
+
+    /// No bytes are an envelope that somebody sealed.
+    #[expect(clippy::expect_used, reason = "a panic is the finding")]
+    pub fn envelope(bytes: &[u8]) {
+        let key = Key::derive(&[1; 32], b"fuzz").expect("a key");
+        assert!(key.open(b"", bytes).is_err());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -249,6 +262,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_bytes_are_an_envelope(bytes: Vec<u8>) {
+            fuzzing::envelope(&bytes);
+        }
+
         #[test]
         fn what_is_sealed_opens(plain: Vec<u8>, context: Vec<u8>, nonce: [u8; 12]) {
             let envelope = key(1).seal(nonce, &context, &plain).unwrap();

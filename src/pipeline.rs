@@ -1,5 +1,5 @@
-//! The way of a request. The order is this file; each stage is one file beside it.
-
+//! The way of a request.
 pub mod network;
 pub mod rate;
-// Waits for `sign_in`, whose proof it takes: pub mod user_rate;
+pub mod sign_in;
+pub mod user_rate;

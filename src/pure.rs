@@ -3,3 +3,5 @@
 
 pub mod connection;
 pub mod identity;
+pub mod access;
+pub mod encode_identity;

@@ -5,3 +5,4 @@ pub mod connection;
 pub mod identity;
 pub mod access;
 pub mod encode_identity;
+pub mod internal_url;

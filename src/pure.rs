@@ -6,3 +6,4 @@ pub mod identity;
 pub mod access;
 pub mod encode_identity;
 pub mod internal_url;
+pub mod banner;

@@ -14,7 +14,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use memchr::{memchr, memmem};
+use memchr::{memchr2, memmem};
 
 /// Suffixes of names that no public resolver knows (RFC 6761, 6762, 8375, ICANN's `.internal`,
 /// Kubernetes, and what people chose before there was a choice).
@@ -268,26 +268,29 @@ struct Slashes {
 
 impl Slashes {
     fn find(value: &[u8], from: usize) -> Option<Self> {
-        let rest = value.get(from..)?;
-        let at = |i: usize, length: usize, encoded| {
-            let start = from.saturating_add(i);
-            Self {
-                start,
-                end: start.saturating_add(length),
-                encoded,
+        let mut at = from;
+        loop {
+            let rest = value.get(at..)?;
+            let start = at.saturating_add(memchr2(b'/', b'%', rest)?);
+            let found = value.get(start..)?;
+            if found.starts_with(b"//") {
+                return Some(Self {
+                    start,
+                    end: start.saturating_add(2),
+                    encoded: false,
+                });
             }
-        };
-        let plain = memmem::find(rest, b"//").map(|i| at(i, 2, false));
-        let encoded = memchr(b'%', rest).and_then(|first| {
-            let tail = rest.get(first..)?;
-            let i = tail
-                .windows(6)
-                .position(|w| w.eq_ignore_ascii_case(b"%2f%2f"))?;
-            Some(at(first.saturating_add(i), 6, true))
-        });
-        match (plain, encoded) {
-            (Some(a), Some(b)) => Some(if a.start < b.start { a } else { b }),
-            (a, b) => a.or(b),
+            if found
+                .get(..6)
+                .is_some_and(|six| six.eq_ignore_ascii_case(b"%2f%2f"))
+            {
+                return Some(Self {
+                    start,
+                    end: start.saturating_add(6),
+                    encoded: true,
+                });
+            }
+            at = start.saturating_add(1);
         }
     }
 

@@ -21,3 +21,6 @@
 pub mod pure;
 pub mod refusal;
 pub mod record;
+pub mod body;
+pub mod deadline;
+pub mod backend;

@@ -1,0 +1,212 @@
+//! Idle connections to backends, one pool a core: no lock, no wake-up across threads.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+
+use crate::deadline::Deadline;
+
+use super::io::BackendIo;
+use super::{Error, Timeouts};
+
+/// A connection is not used again after this long: below what servers close idle ones at.
+const IDLE: Duration = Duration::from_secs(15);
+/// A request that may not be sent twice uses only a connection that was busy this short a time ago,
+/// so that it can't meet the server's own idle close.
+const FRESH: Duration = Duration::from_secs(1);
+/// Idle connections kept for one backend on one core.
+const MOST_IDLE: usize = 256;
+
+/// Everything that makes a connection; two backends that differ in any of it share none.
+#[derive(Debug)]
+pub struct Spec {
+    id: u64,
+    /// Where it listens.
+    pub address: Address,
+    /// TLS to it, when it speaks TLS.
+    pub tls: Option<Tls>,
+    /// How long it may take.
+    pub timeouts: Timeouts,
+}
+
+/// Where a backend listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A name or address, and a port.
+    Tcp(String, u16),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// TLS to a backend: trust, own certificate and verification are all in `config`.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// The client's side.
+    pub config: Arc<ClientConfig>,
+    /// The name its certificate must have.
+    pub server_name: ServerName<'static>,
+}
+
+impl Spec {
+    /// A backend that shares no connection with any made before.
+    pub fn new(address: Address, tls: Option<Tls>, timeouts: Timeouts) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            address,
+            tls,
+            timeouts,
+        }
+    }
+}
+
+/// A connection and what was read ahead on it.
+#[derive(Debug)]
+pub struct Conn {
+    /// The socket.
+    pub io: BackendIo,
+    /// Bytes read but not used.
+    pub input: BytesMut,
+    /// The timer of whoever uses it.
+    pub clock: Deadline,
+    idle_since: Instant,
+}
+
+/// The idle connections of one backend on this core.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// What it connects to.
+    pub spec: Arc<Spec>,
+    idle: RefCell<VecDeque<Conn>>,
+    last_used: Cell<Instant>,
+}
+
+/// All endpoints of this core.
+#[derive(Debug, Default)]
+pub struct Pools {
+    endpoints: RefCell<HashMap<u64, Rc<Endpoint>>>,
+}
+
+impl Pools {
+    /// The endpoint of a backend.
+    pub fn endpoint(&self, spec: &Arc<Spec>) -> Rc<Endpoint> {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let endpoint = endpoints.entry(spec.id).or_insert_with(|| {
+            Rc::new(Endpoint {
+                spec: Arc::clone(spec),
+                idle: RefCell::default(),
+                last_used: Cell::new(Instant::now()),
+            })
+        });
+        Rc::clone(endpoint)
+    }
+
+    /// Closes connections idle for too long, and forgets backends that no policy names any more.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        self.endpoints.borrow_mut().retain(|_, endpoint| {
+            let mut idle = endpoint.idle.borrow_mut();
+            idle.retain(|conn| now.saturating_duration_since(conn.idle_since) < IDLE);
+            let forgotten = Arc::strong_count(&endpoint.spec) == 1;
+            !(idle.is_empty() && forgotten && Rc::strong_count(endpoint) == 1)
+        });
+    }
+}
+
+impl Endpoint {
+    /// An idle connection that is still open. One that has something to say without being asked is
+    /// out of step, and dropped.
+    pub fn reuse(&self, resendable: bool) -> Option<Conn> {
+        let now = Instant::now();
+        self.last_used.set(now);
+        loop {
+            let mut conn = self.idle.borrow_mut().pop_back()?;
+            let idle = now.saturating_duration_since(conn.idle_since);
+            let young = idle < if resendable { IDLE } else { FRESH };
+            if !young {
+                // The ones below are older still.
+                if idle >= IDLE {
+                    self.idle.borrow_mut().clear();
+                } else {
+                    self.idle.borrow_mut().push_back(conn);
+                }
+                return None;
+            }
+            let mut none = Context::from_waker(Waker::noop());
+            let read = pin!(conn.io.read_buf(&mut conn.input)).poll(&mut none);
+            if matches!(read, Poll::Pending) {
+                return Some(conn);
+            }
+        }
+    }
+
+    /// Keeps a connection whose exchange ended cleanly.
+    pub fn keep(&self, mut conn: Conn) {
+        if !conn.input.is_empty() {
+            return;
+        }
+        conn.idle_since = Instant::now();
+        conn.clock.clear();
+        conn.input = BytesMut::new();
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= MOST_IDLE {
+            idle.pop_front();
+        }
+        idle.push_back(conn);
+    }
+
+    /// A new connection.
+    ///
+    /// # Errors
+    /// Why there is none; the whole attempt is bounded by the backend's connect time.
+    pub async fn connect(&self) -> Result<Conn, Error> {
+        let io = tokio::time::timeout(self.spec.timeouts.connect, self.open())
+            .await
+            .map_err(|_| Error::ConnectTimeout)??;
+        Ok(Conn {
+            io,
+            input: BytesMut::new(),
+            clock: Deadline::default(),
+            idle_since: Instant::now(),
+        })
+    }
+
+    async fn open(&self) -> Result<BackendIo, Error> {
+        match &self.spec.address {
+            Address::Unix(path) => UnixStream::connect(path)
+                .await
+                .map(BackendIo::Unix)
+                .map_err(|_| Error::Connect),
+            Address::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port))
+                    .await
+                    .map_err(|_| Error::Connect)?;
+                let _ = stream.set_nodelay(true);
+                let Some(tls) = &self.spec.tls else {
+                    return Ok(BackendIo::Tcp(stream));
+                };
+                let connector = TlsConnector::from(Arc::clone(&tls.config));
+                let stream = connector
+                    .connect(tls.server_name.clone(), stream)
+                    .await
+                    .map_err(|_| Error::Tls)?;
+                Ok(BackendIo::Tls(Box::new(stream)))
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Cookies, read strictly (RFC 6265bis): every line counts, and ours stay ours.
+//!
+//! A second cookie of ours refuses, because somebody else set one of them (S10); no cookie whose
+//! name anybody could read as ours goes on to a backend (S8).
+
+use cookie::{Cookie, SameSite};
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
+
+/// What the names of all our cookies begin with. `__Host-` makes browsers keep them to one host, to
+/// https and to `/`.
+pub const PREFIX: &str = "__Host-portcullis";
+/// The cookie of a session.
+pub const SESSION: &str = "__Host-portcullis_session";
+/// The cookie that binds a sign-in form to a browser.
+pub const SIGN_IN: &str = "__Host-portcullis_sign_in";
+
+/// Bytes of all cookies of a request.
+const MOST_BYTES: usize = 16 * 1024;
+/// Cookies of a request.
+const MOST_COOKIES: usize = 200;
+
+/// Why the cookies of a request can't be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadCookies {
+    /// More, or longer, than a browser sends.
+    TooMany,
+    /// One of ours came twice.
+    Repeated,
+    /// One of ours holds a byte that none of ours has.
+    Malformed,
+}
+
+fn pairs(headers: &HeaderMap) -> Result<impl Iterator<Item = &[u8]>, BadCookies> {
+    let lines = || headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let bytes = lines().map(<[u8]>::len).fold(0, usize::saturating_add);
+    let count = lines().map(|line| memchr::memchr_iter(b';', line).count().saturating_add(1));
+    if bytes > MOST_BYTES || count.fold(0, usize::saturating_add) > MOST_COOKIES {
+        return Err(BadCookies::TooMany);
+    }
+    Ok(lines()
+        .flat_map(|line| line.split(|&byte| byte == b';'))
+        .map(<[u8]>::trim_ascii))
+}
+
+/// The value of one of our cookies.
+///
+/// # Errors
+/// [`BadCookies`].
+pub fn ours<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, BadCookies> {
+    if !headers.contains_key(COOKIE) {
+        return Ok(None);
+    }
+    let mut found = None;
+    for pair in pairs(headers)? {
+        let (key, value) = split(pair);
+        if key != name.as_bytes() {
+            continue;
+        }
+        let value = std::str::from_utf8(value).map_err(|_| BadCookies::Malformed)?;
+        if !value
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        {
+            return Err(BadCookies::Malformed);
+        }
+        if found.replace(value).is_some() {
+            return Err(BadCookies::Repeated);
+        }
+    }
+    Ok(found)
+}
+
+fn split(pair: &[u8]) -> (&[u8], &[u8]) {
+    match memchr::memchr(b'=', pair).and_then(|at| pair.split_at_checked(at)) {
+        // A pair without `=` is a value without a name to some, and a name to others.
+        None => (pair, b""),
+        Some((key, value)) => (
+            key.trim_ascii(),
+            value.get(1..).unwrap_or_default().trim_ascii(),
+        ),
+    }
+}
+
+/// Whether a cookie's name could be read as one of ours: in any case of letters, with anything but
+/// letters and digits around or between.
+pub fn is_reserved(name: &[u8]) -> bool {
+    let letters = |text: &[u8]| -> Vec<u8> {
+        text.iter()
+            .filter(|byte| byte.is_ascii_alphanumeric())
+            .map(u8::to_ascii_lowercase)
+            .collect()
+    };
+    letters(name).starts_with(&letters(PREFIX.as_bytes()))
+}
+
+/// The cookies for a backend in one line: all but ours.
+///
+/// # Errors
+/// [`BadCookies::TooMany`].
+pub fn without_ours(headers: &HeaderMap) -> Result<Option<HeaderValue>, BadCookies> {
+    let mut lines = headers.get_all(COOKIE).iter();
+    let (Some(first), more) = (lines.next(), lines.next()) else {
+        return Ok(None);
+    };
+    let all: Vec<&[u8]> = pairs(headers)?.filter(|pair| !pair.is_empty()).collect();
+    let kept: Vec<&[u8]> = all
+        .iter()
+        .copied()
+        .filter(|pair| !is_reserved(split(pair).0))
+        .collect();
+    if more.is_none() && kept.len() == all.len() {
+        return Ok(Some(first.clone()));
+    }
+    let mut line =
+        HeaderValue::from_bytes(&kept.join(&b"; "[..])).map_err(|_| BadCookies::Malformed)?;
+    line.set_sensitive(true);
+    Ok((!kept.is_empty()).then_some(line))
+}
+
+/// `Set-Cookie` for one of ours, until the browser closes.
+///
+/// # Errors
+/// [`BadCookies::Malformed`] for a value that no cookie has.
+pub fn set(name: &'static str, value: &str) -> Result<HeaderValue, BadCookies> {
+    header(Cookie::build((name, value)))
+}
+
+/// `Set-Cookie` that takes one of ours away.
+///
+/// # Errors
+/// None in practice.
+pub fn expire(name: &'static str) -> Result<HeaderValue, BadCookies> {
+    header(Cookie::build((name, "")).max_age(cookie::time::Duration::ZERO))
+}
+
+fn header(cookie: cookie::CookieBuilder<'_>) -> Result<HeaderValue, BadCookies> {
+    let cookie = cookie
+        .path("/")
+        .secure(true)
+        .http_only(true)
+        .same_site(SameSite::Lax)
+        .build();
+    HeaderValue::try_from(cookie.to_string()).map_err(|_| BadCookies::Malformed)
+}
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing {
+    //! Properties of the reader, for fuzz targets and tests.
+
+    use super::*;
+
+    /// No cookie of ours survives, and reading what is left twice changes nothing.
+    pub fn cookie(data: &[u8]) {
+        let mut headers = HeaderMap::new();
+        for line in data.split(|byte| *byte == b'\n') {
+            if let Ok(value) = HeaderValue::from_bytes(line) {
+                headers.append(COOKIE, value);
+            }
+        }
+        let _ = ours(&headers, SESSION);
+        let Ok(Some(left)) = without_ours(&headers) else {
+            return;
+        };
+        headers.clear();
+        headers.insert(COOKIE, left.clone());
+        assert!(matches!(ours(&headers, SESSION), Ok(None)), "{left:?}");
+        assert!(
+            !left
+                .as_bytes()
+                .split(|byte| *byte == b';')
+                .any(|pair| is_reserved(split(pair).0))
+        );
+        assert_eq!(without_ours(&headers), Ok(Some(left)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(COOKIE, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn s10_a_second_cookie_of_ours_refuses() {
+        let name = SESSION;
+        assert_eq!(
+            ours(&headers(&[&format!("a=b; {name}=x; c=d")]), name),
+            Ok(Some("x"))
+        );
+        for lines in [
+            vec![format!("{name}=x; {name}=y")],
+            vec![format!("{name}=x"), format!("{name}=x")],
+        ] {
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            assert_eq!(ours(&headers(&lines), name), Err(BadCookies::Repeated));
+        }
+    }
+
+    #[test]
+    fn s4_s7_crafted_cookies_are_refused_or_nothing() {
+        let name = SESSION;
+        assert_eq!(ours(&headers(&[";;;=;a;=b"]), name), Ok(None));
+        assert_eq!(
+            ours(&headers(&[&format!("{name}=\"x\"")]), name),
+            Err(BadCookies::Malformed)
+        );
+        assert_eq!(
+            ours(&headers(&[&"a=b;".repeat(300)]), name),
+            Err(BadCookies::TooMany)
+        );
+        assert_eq!(
+            ours(&headers(&[&"a".repeat(17_000)]), name),
+            Err(BadCookies::TooMany)
+        );
+    }
+
+    #[test]
+    fn s8_nothing_that_reads_as_ours_goes_on() {
+        for name in [
+            "__Host-portcullis_session",
+            "__host-PORTCULLIS_session",
+            "__Host-portcullis",
+            "\"__Host-portcullis_session\"",
+            "__Host_portcullis.session",
+        ] {
+            let got = without_ours(&headers(&[&format!("a=1; {name}=x"), "b=2"])).unwrap();
+            assert_eq!(got.unwrap(), "a=1; b=2", "{name}");
+        }
+        assert_eq!(
+            without_ours(&headers(&["__Host-portcullis_session=x"])),
+            Ok(None)
+        );
+        assert_eq!(
+            without_ours(&headers(&["a=1;  b=2"])).unwrap().unwrap(),
+            "a=1;  b=2"
+        );
+    }
+
+    #[test]
+    fn our_cookies_are_bound_to_host_and_https() {
+        assert_eq!(
+            set(SESSION, "x").unwrap(),
+            "__Host-portcullis_session=x; HttpOnly; SameSite=Lax; Secure; Path=/"
+        );
+        assert!(
+            expire(SESSION)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .contains("Max-Age=0")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_as_cookies(text in "(__Host-portcullis_session|__HOST-|portcullis|[a-c=;\\\" \n]){0,12}") {
+            fuzzing::cookie(text.as_bytes());
+        }
+    }
+}

@@ -24,3 +24,4 @@ pub mod record;
 pub mod body;
 pub mod deadline;
 pub mod backend;
+pub mod pipeline;

@@ -1,0 +1,4 @@
+//! The way of a request. The order is this file; each stage is one file beside it.
+
+pub mod request_headers;
+pub mod response_headers;

@@ -1,4 +1,5 @@
 //! The way of a request. The order is this file; each stage is one file beside it.
 
+pub mod access;
 pub mod request_headers;
 pub mod response_headers;

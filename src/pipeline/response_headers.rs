@@ -648,10 +648,7 @@ mod tests {
                 "{name}"
             );
         }
-        assert!(
-            !cleaned_by(&super::fuzzing::rule(), &[("Remote-User", "x")])
-                .contains_key("remote-user")
-        );
+        assert!(!cleaned_by(&rule, &[("Remote-User", "x")]).contains_key("remote-user"));
     }
 
     #[test]

@@ -17,7 +17,6 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use http::header::{
     AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, TRANSFER_ENCODING,
@@ -43,26 +42,55 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
 /// What an application's backend learns.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// What no client may say to it.
-    pub reserved: Arc<ReservedNames>,
+    /// Under which names it learns it.
+    pub names: FieldNames,
+    /// What of a user's identity it learns.
+    pub identity: Identity,
     /// Field names outside letters, digits and `-` that it needs.
     pub allow_names: HashSet<HeaderName>,
     /// Fields of reserved families that its clients may send after all; never the gateway's own.
     pub trust_client_fields: HashSet<HeaderName>,
-    /// The field with the user's name.
-    pub user: Option<HeaderName>,
-    /// The field with the user's e-mail address.
-    pub email: Option<HeaderName>,
-    /// The field with the user's groups, joined by `,`.
-    pub groups: Option<HeaderName>,
-    /// The field with the request's id.
-    pub request_id: HeaderName,
     /// Whether `Forwarded` (RFC 7239) is sent, too.
     pub forwarded: bool,
     /// What becomes of trace context.
     pub trace: Trace,
+}
+
+/// The names of the gateway's own fields that an operator can choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldNames {
+    /// The user's name.
+    pub user: HeaderName,
+    /// The user's e-mail address.
+    pub email: HeaderName,
+    /// The user's groups, joined by `,`.
+    pub groups: HeaderName,
+    /// The request's id.
+    pub request_id: HeaderName,
+}
+
+impl Default for FieldNames {
+    fn default() -> Self {
+        Self {
+            user: HeaderName::from_static("x-portcullis-user"),
+            email: HeaderName::from_static("x-portcullis-email"),
+            groups: HeaderName::from_static("x-portcullis-groups"),
+            request_id: HeaderName::from_static("x-request-id"),
+        }
+    }
+}
+
+/// What of a user's identity a backend learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The name.
+    pub user: bool,
+    /// The e-mail address, where the provider states one.
+    pub email: bool,
+    /// The groups.
+    pub groups: bool,
 }
 
 /// What becomes of a client's trace context (W3C Trace Context).
@@ -80,6 +108,8 @@ pub enum Trace {
 /// What is known of a request when its fields are rebuilt.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
+    /// What only the gateway may say, on any route.
+    pub reserved: &'a ReservedNames,
     /// `http` or `https`, as the client used it.
     pub scheme: &'a str,
     /// The canonical host, with a port where the client gave one.
@@ -161,13 +191,13 @@ pub fn rewrite(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) -> Resul
 }
 
 /// Removes from a request's trailers what must not come after the fact, and what no client may say.
-pub fn clean_trailers(rule: &Rule, trailers: &mut HeaderMap) {
+pub fn clean_trailers(rule: &Rule, reserved: &ReservedNames, trailers: &mut HeaderMap) {
     let odd = |name: &HeaderName| {
         !spelling::is_plain(name.as_str().as_bytes()) && !rule.allow_names.contains(name)
     };
     let gone: Vec<HeaderName> = trailers
         .keys()
-        .filter(|name| odd(name) || is_early(name) || rule.is_reserved(name))
+        .filter(|name| odd(name) || is_early(name) || rule.is_reserved(name, reserved))
         .cloned()
         .collect();
     for name in &gone {
@@ -183,12 +213,13 @@ impl Rule {
         if name == TRACEPARENT || name == TRACESTATE || name == BAGGAGE {
             return !keep_trace;
         }
-        is_framing(name) || name == EXPECT || self.is_reserved(name)
+        is_framing(name) || name == EXPECT || self.is_reserved(name, facts.reserved)
     }
 
-    fn is_reserved(&self, name: &HeaderName) -> bool {
-        self.reserved.is_own(name)
-            || self.reserved.in_families(name) && !self.trust_client_fields.contains(name)
+    fn is_reserved(&self, name: &HeaderName, reserved: &ReservedNames) -> bool {
+        self.names.contain(name)
+            || reserved.is_own(name)
+            || reserved.in_families(name) && !self.trust_client_fields.contains(name)
     }
 
     fn trace_of(&self, facts: &Facts<'_>, headers: &HeaderMap) -> Result<Traced, Refused> {
@@ -226,7 +257,7 @@ fn set_connection_fields(
     headers.insert(X_FORWARDED_PROTO, writable(facts.scheme)?);
     headers.insert(X_FORWARDED_PORT, HeaderValue::from(facts.port()));
     headers.insert(X_FORWARDED_HOST, host);
-    headers.insert(rule.request_id.clone(), writable(facts.request_id)?);
+    headers.insert(rule.names.request_id.clone(), writable(facts.request_id)?);
     if rule.forwarded {
         headers.insert(FORWARDED, writable(&facts.forwarded())?);
     }
@@ -237,18 +268,23 @@ fn set_identity(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) -> Resu
     let Some(user) = facts.user else {
         return Ok(());
     };
-    if let Some(field) = &rule.user {
+    let Rule {
+        names, identity, ..
+    } = rule;
+    if identity.user {
         let name = encode(&user.name).map_err(Refused::IdentityUnencodable)?;
-        headers.insert(field.clone(), name);
+        headers.insert(names.user.clone(), name);
     }
-    if let (Some(field), Some(email)) = (&rule.email, &user.email) {
+    if identity.email
+        && let Some(email) = &user.email
+    {
         let email = encode(email).map_err(Refused::IdentityUnencodable)?;
-        headers.insert(field.clone(), email);
+        headers.insert(names.email.clone(), email);
     }
-    if let Some(field) = &rule.groups {
+    if identity.groups {
         let groups = encode_list(user.groups.iter().map(|group| &**group));
         if let Some(groups) = groups.map_err(Refused::IdentityUnencodable)? {
-            headers.insert(field.clone(), groups);
+            headers.insert(names.groups.clone(), groups);
         }
     }
     Ok(())
@@ -348,6 +384,12 @@ fn is_traceparent(value: &[u8]) -> bool {
         && parts.next().is_none()
 }
 
+impl FieldNames {
+    fn contain(&self, name: &HeaderName) -> bool {
+        [&self.user, &self.email, &self.groups, &self.request_id].contains(&name)
+    }
+}
+
 /// The names that only the gateway may speak, on any route.
 #[derive(Debug)]
 pub struct ReservedNames {
@@ -361,32 +403,36 @@ pub struct ReservedNames {
 }
 
 impl ReservedNames {
-    /// The names that stay reserved where these are the fields for identities and for request ids
-    /// of every application: what one backend believes, no client may say to any.
+    /// The names that stay reserved where these are what the routes send: what one backend
+    /// believes, no client may say to any.
     ///
     /// # Errors
     /// A word of the shipped file that is no name.
-    pub fn new<'n>(
-        identity: impl IntoIterator<Item = &'n HeaderName>,
-        request_ids: impl IntoIterator<Item = &'n HeaderName>,
-    ) -> Result<Self, String> {
+    pub fn new<'n>(names: impl IntoIterator<Item = &'n FieldNames>) -> Result<Self, String> {
         let words = || {
             FAMILIES
                 .lines()
                 .map(|line| line.split_once('#').map_or(line, |(said, _)| said))
                 .flat_map(str::split_ascii_whitespace)
         };
-        let reserved = || words().filter(|word| !word.starts_with('!'));
-        let identity = identity.into_iter().map(HeaderName::as_str);
+        let families = || words().filter(|word| !word.starts_with('!'));
+        let (mut own, mut request_ids) = (vec!["forwarded", "x-real-ip"], Vec::new());
+        for FieldNames {
+            user,
+            email,
+            groups,
+            request_id,
+        } in names
+        {
+            own.extend([user.as_str(), email.as_str(), groups.as_str()]);
+            request_ids.push(request_id.as_str());
+        }
         Ok(Self {
-            own: Reserved::new(
-                identity.chain(["forwarded", "x-real-ip"]),
-                ["x-forwarded-", "x-portcullis-"],
-            ),
-            request_ids: Reserved::new(request_ids.into_iter().map(HeaderName::as_str), []),
+            own: Reserved::new(own, ["x-forwarded-", "x-portcullis-"]),
+            request_ids: Reserved::new(request_ids, []),
             families: Reserved::new(
-                reserved().filter(|word| !word.ends_with('*')),
-                reserved().filter_map(|word| word.strip_suffix('*')),
+                families().filter(|word| !word.ends_with('*')),
+                families().filter_map(|word| word.strip_suffix('*')),
             ),
             spared: Names::new(words().filter_map(|word| word.strip_prefix('!')))?,
         })
@@ -417,31 +463,50 @@ impl ReservedNames {
 /// What the fuzzer runs.
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing {
+    use std::sync::LazyLock;
+
     use super::*;
 
     /// A rule with every field set.
     pub fn rule() -> Rule {
         let name = HeaderName::from_static;
-        let identity = [name("x-portcullis-user"), name("x-mail"), name("x-groups")];
-        let request_id = name("x-request-id");
-        let reserved = ReservedNames::new(&identity, [&request_id]);
-        let [user, email, groups] = identity.map(Some);
+        let own = FieldNames {
+            email: name("x-mail"),
+            groups: name("x-groups"),
+            ..FieldNames::default()
+        };
         Rule {
-            reserved: Arc::new(reserved.expect("the shipped file is read")),
-            trust_client_fields: HashSet::new(),
+            names: own,
+            identity: Identity {
+                user: true,
+                email: true,
+                groups: true,
+            },
             allow_names: HashSet::from([name("x_odd_name"), name("x_mail")]),
-            user,
-            email,
-            groups,
-            request_id,
+            trust_client_fields: HashSet::new(),
             forwarded: true,
             trace: Trace::New,
         }
     }
 
+    /// What is reserved beside that rule, and one of another application.
+    pub fn reserved() -> &'static ReservedNames {
+        static RESERVED: LazyLock<ReservedNames> = LazyLock::new(|| {
+            let user = HeaderName::from_static("x-elsewhere");
+            let elsewhere = FieldNames {
+                user,
+                ..FieldNames::default()
+            };
+            let names = [rule().names, elsewhere];
+            ReservedNames::new(&names).expect("the shipped file is read")
+        });
+        &RESERVED
+    }
+
     /// What is known of a request by bob.
     pub fn facts(user: Option<&User>) -> Facts<'_> {
         Facts {
+            reserved: reserved(),
             scheme: "https",
             authority: "wiki.example.com",
             client: IpAddr::from([192, 0, 2, 1]),
@@ -469,7 +534,7 @@ pub mod fuzzing {
             return;
         }
         for name in headers.keys() {
-            let reserved = rule.reserved.in_request(name);
+            let reserved = reserved().in_request(name);
             assert!(!reserved || bare.contains_key(name), "{name} survives");
         }
         for name in bare.keys() {
@@ -495,7 +560,7 @@ pub mod fuzzing {
             provider: "local".into(),
             email: Some("bob@corp.test".into()),
             groups: vec!["staff".into(), "a,b".into()],
-            claims: Arc::default(),
+            claims: std::sync::Arc::default(),
             signed_in_at: std::time::SystemTime::UNIX_EPOCH,
         }
     }
@@ -505,7 +570,7 @@ pub mod fuzzing {
 mod tests {
     use proptest::prelude::*;
 
-    use super::fuzzing::{facts, rule, user};
+    use super::fuzzing::{facts, reserved, rule, user};
     use super::*;
 
     fn fields(lines: &[(&str, &str)]) -> HeaderMap {
@@ -772,9 +837,8 @@ mod tests {
 
     #[test]
     fn every_family_is_reserved_in_every_spelling() {
-        let reserved = rule().reserved;
         let is =
-            |name: &str| reserved.in_request(&HeaderName::from_bytes(name.as_bytes()).unwrap());
+            |name: &str| reserved().in_request(&HeaderName::from_bytes(name.as_bytes()).unwrap());
         for name in [
             "X-WEBAUTH-USER",
             "x_webauth.user",
@@ -792,6 +856,8 @@ mod tests {
             "X-SSL-Client-Verify",
             "Tailscale-User-Login",
             "X-Request-Id",
+            "X-Elsewhere",
+            "X_Elsewhere",
         ] {
             assert!(is(name), "{name}");
         }
@@ -980,7 +1046,7 @@ mod tests {
             ("Host", "evil.test"),
             ("X-Checksum", "abc"),
         ]);
-        clean_trailers(&rule(), &mut trailers);
+        clean_trailers(&rule(), reserved(), &mut trailers);
         assert_eq!(trailers, fields(&[("X-Checksum", "abc")]));
     }
 

@@ -49,10 +49,10 @@ pub struct Rule {
     pub keep: Names,
     /// Fields that do not leave, whatever a list says.
     pub remove: Names,
-    /// What only the gateway may say.
-    pub reserved: Arc<ReservedNames>,
-    /// What is internal, or `None` to leave addresses as they are.
-    pub internal: Option<Internal>,
+    /// What is internal.
+    pub internal: Internal,
+    /// Whether internal addresses become the client's.
+    pub rewrite_addresses: bool,
     /// What becomes of a backend's own error pages.
     pub errors: Errors,
     /// Whether cookies that name a machine are dropped.
@@ -97,6 +97,8 @@ pub enum Content {
 /// What is known of an exchange when its response is cleaned.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
+    /// What only the gateway may say, on any route.
+    pub reserved: &'a ReservedNames,
     /// The origin that the client used.
     pub public: Public<'a>,
     /// The status that the backend gave.
@@ -129,7 +131,7 @@ pub fn rewrite(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) -> Conte
 
 /// Removes from a response's trailers what must not come after the fact, and what gives a backend
 /// away.
-pub fn clean_trailers(rule: &Rule, public: &Public<'_>, trailers: &mut HeaderMap) {
+pub fn clean_trailers(rule: &Rule, facts: &Facts<'_>, trailers: &mut HeaderMap) {
     strip_hops(trailers);
     let early: Vec<HeaderName> = trailers
         .keys()
@@ -139,14 +141,7 @@ pub fn clean_trailers(rule: &Rule, public: &Public<'_>, trailers: &mut HeaderMap
     for name in &early {
         trailers.remove(name);
     }
-    clean(
-        rule,
-        &Facts {
-            public: *public,
-            status: StatusCode::OK,
-        },
-        trailers,
-    );
+    clean(rule, facts, trailers);
 }
 
 fn strip_hops(headers: &mut HeaderMap) {
@@ -160,7 +155,9 @@ fn clean(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) {
     let mut gone = Vec::new();
     let mut has_cookies = false;
     for (name, value) in headers.iter_mut() {
-        if rule.is_dropped(name) || name == STRICT_TRANSPORT_SECURITY && !facts.is_tls() {
+        if rule.is_dropped(name, facts.reserved)
+            || name == STRICT_TRANSPORT_SECURITY && !facts.is_tls()
+        {
             gone.push(name.clone());
         } else if name == SET_COOKIE {
             has_cookies = true;
@@ -170,8 +167,8 @@ fn clean(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) {
                 None => gone.push(name.clone()),
             }
         } else if let Some(kind) = kind_of(name)
-            && let Some(internal) = &rule.internal
-            && let Some(rewritten) = internal.rewrite(value.as_bytes(), kind, &facts.public)
+            && rule.rewrite_addresses
+            && let Some(rewritten) = rule.internal.rewrite(value.as_bytes(), kind, &facts.public)
         {
             match HeaderValue::from_bytes(&rewritten) {
                 Ok(rewritten) => *value = rewritten,
@@ -196,8 +193,8 @@ impl Rule {
         }
     }
 
-    fn is_dropped(&self, name: &HeaderName) -> bool {
-        if self.reserved.is_identity(name) || self.remove.contains(name) {
+    fn is_dropped(&self, name: &HeaderName, reserved: &ReservedNames) -> bool {
+        if reserved.is_identity(name) || self.remove.contains(name) {
             return true;
         }
         if self.keep.contains(name) {
@@ -208,7 +205,7 @@ impl Rule {
             Mode::Strip => self.lists.strip.contains(name) && !self.lists.keep.contains(name),
             Mode::Allowlist => !self.lists.allow.contains(name) && !self.lists.keep.contains(name),
         };
-        listed || self.reserved.in_families(name)
+        listed || reserved.in_families(name)
     }
 }
 
@@ -296,16 +293,19 @@ fn cleaned_cookie(rule: &Rule, facts: &Facts<'_>, line: &HeaderValue) -> Option<
             return None;
         }
     }
-    let Some(internal) = &rule.internal else {
+    if !rule.rewrite_addresses {
         return Some(line.clone());
-    };
+    }
     let is_internal_domain = |part: &&[u8]| {
         let mut sides = part.splitn(2, |b| *b == b'=');
         let is_domain = sides
             .next()
             .is_some_and(|n| n.trim_ascii().eq_ignore_ascii_case(b"domain"));
         let host = String::from_utf8_lossy(sides.next().unwrap_or_default().trim_ascii());
-        is_domain && internal.has_host(host.trim_start_matches('.'), &facts.public)
+        is_domain
+            && rule
+                .internal
+                .has_host(host.trim_start_matches('.'), &facts.public)
     };
     if !parts.clone().any(|part| is_internal_domain(&part)) {
         return Some(line.clone());
@@ -406,8 +406,8 @@ pub mod fuzzing {
             lists: Arc::new(shipped_lists().expect("the shipped file is read")),
             keep: Names::default(),
             remove: Names::default(),
-            reserved: request_headers::fuzzing::rule().reserved,
-            internal: Some(Internal::new([("10.0.0.5", Some(8080))], [])),
+            internal: Internal::new([("10.0.0.5", Some(8080))], []),
+            rewrite_addresses: true,
             errors: Errors::Replace,
             strip_balancer_cookies: false,
             protect: true,
@@ -416,12 +416,16 @@ pub mod fuzzing {
     }
 
     /// What is known of a response to a request for the wiki.
-    pub const fn facts(status: StatusCode) -> Facts<'static> {
+    pub fn facts(status: StatusCode) -> Facts<'static> {
         let public = Public {
             scheme: "https",
             authority: "wiki.example.com",
         };
-        Facts { public, status }
+        Facts {
+            reserved: request_headers::fuzzing::reserved(),
+            public,
+            status,
+        }
     }
 
     /// Whatever a backend sends: cleaning twice is cleaning once, and no name, cookie or address
@@ -439,7 +443,10 @@ pub mod fuzzing {
             let mut once = headers.clone();
             rewrite(&rule, &facts(StatusCode::OK), &mut once);
             for (name, value) in &once {
-                assert!(!rule.reserved.is_identity(name), "{name} survives");
+                assert!(
+                    !request_headers::fuzzing::reserved().is_identity(name),
+                    "{name} survives"
+                );
                 let stripped = rule.lists.strip.contains(name) && !rule.lists.keep.contains(name);
                 assert!(mode == Mode::Off || !stripped, "{name} survives");
                 assert!(
@@ -746,7 +753,7 @@ mod tests {
     #[test]
     fn addresses_stay_where_a_policy_wants_them() {
         let rule = Rule {
-            internal: None,
+            rewrite_addresses: false,
             ..rule()
         };
         let lines = [
@@ -912,7 +919,7 @@ mod tests {
         };
         let plain = Facts {
             public,
-            status: StatusCode::OK,
+            ..facts(StatusCode::OK)
         };
         rewrite(&rule(), &plain, &mut headers);
         assert!(!headers.contains_key("strict-transport-security"));
@@ -938,7 +945,7 @@ mod tests {
             ("Grpc-Status", "0"),
             ("Grpc-Message", "see http://10.0.0.5:8080/x"),
         ]);
-        clean_trailers(&rule(), &facts(StatusCode::OK).public, &mut trailers);
+        clean_trailers(&rule(), &facts(StatusCode::OK), &mut trailers);
         let expected = fields(&[
             ("Grpc-Status", "0"),
             ("Grpc-Message", "see https://wiki.example.com/x"),

@@ -78,6 +78,11 @@ impl Internal {
         }
     }
 
+    /// Takes one more host out of what is internal by its look.
+    pub fn leave(&mut self, host: &str) {
+        self.external.push(canonical(host));
+    }
+
     /// `value` with every internal origin replaced by the client's, or `None` where it has none.
     pub fn rewrite(&self, value: &[u8], kind: Kind, public: &Public<'_>) -> Option<Vec<u8>> {
         let by_origin = self.rewrite_origins(value, kind, public);

@@ -17,11 +17,20 @@
         clippy::disallowed_methods
     )
 )]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests take the time where they stand"
+    )
+)]
 
 pub mod pure;
 pub mod refusal;
 pub mod record;
 pub mod body;
 pub mod deadline;
+pub mod observe;
 pub mod backend;
+pub mod cert;
 pub mod pipeline;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, StatusCode};
 
@@ -44,6 +44,10 @@ pub struct Record {
     pub request_id: Arc<str>,
     /// When the head had been read.
     pub started: Instant,
+    /// The same moment as a date.
+    pub time: SystemTime,
+    /// From the head to the last byte.
+    pub duration: Duration,
     /// The resolved client.
     pub client: Option<IpAddr>,
     /// The method as sent.
@@ -60,6 +64,10 @@ pub struct Record {
     pub decider: Option<Decider>,
     /// Why it was refused, `stage.what`.
     pub refused: Option<&'static str>,
+    /// Why content, either way, ended before its end.
+    pub ended_early: Option<&'static str>,
+    /// Which of the application's backends answered, from 0.
+    pub backend: Option<u32>,
     /// The status sent.
     pub status: Option<StatusCode>,
     /// Bytes of body received from the client.
@@ -68,4 +76,39 @@ pub struct Record {
     pub sent_bytes: u64,
     /// When each stage of [`STAGES`] ended, in microseconds from `started`.
     pub stage_ends_us: [u32; STAGES.len()],
+}
+
+impl Record {
+    /// A record of a request whose head was read at `started`.
+    pub const fn new(request_id: Arc<str>, started: Instant, time: SystemTime) -> Self {
+        Self {
+            request_id,
+            started,
+            time,
+            duration: Duration::ZERO,
+            client: None,
+            method: None,
+            host: None,
+            path: None,
+            app: None,
+            user: None,
+            decider: None,
+            refused: None,
+            ended_early: None,
+            backend: None,
+            status: None,
+            received_bytes: 0,
+            sent_bytes: 0,
+            stage_ends_us: [0; STAGES.len()],
+        }
+    }
+
+    /// A stage of [`STAGES`] let the request pass.
+    pub fn passed(&mut self, stage: usize, now: Instant) {
+        let us = now.saturating_duration_since(self.started).as_micros();
+        if let Some(end) = self.stage_ends_us.get_mut(stage) {
+            // 0 means that the stage was not reached.
+            *end = u32::try_from(us).unwrap_or(u32::MAX).max(1);
+        }
+    }
 }

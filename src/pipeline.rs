@@ -1,5 +1,9 @@
 //! The way of a request. The order is this file; each stage is one file beside it.
 
+pub mod network;
+pub mod rate;
+pub mod sign_in;
+pub mod user_rate;
 pub mod access;
 pub mod request_headers;
 pub mod response_headers;

@@ -11,6 +11,8 @@ pub mod cookie;
 pub mod credential;
 pub mod connection;
 pub mod proxy_protocol;
+pub mod cidr;
+pub mod forwarded;
 pub mod http1;
 pub mod head;
 pub mod identity;

@@ -23,3 +23,7 @@ pub mod jwk;
 pub mod jwt;
 pub mod csrf;
 pub mod return_to;
+pub mod access;
+pub mod encode_identity;
+pub mod internal_url;
+pub mod banner;

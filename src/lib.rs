@@ -36,3 +36,4 @@ pub mod session;
 pub mod identity;
 pub mod backend;
 pub mod cert;
+pub mod pipeline;

@@ -3,3 +3,4 @@
 pub mod network;
 pub mod rate;
 pub mod sign_in;
+pub mod user_rate;

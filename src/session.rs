@@ -172,8 +172,12 @@ impl Live {
         }
     }
 
-    /// Notes a use that is no request of its own, such as traffic in an open tunnel.
+    /// Notes a use that is no request of its own, such as traffic in an open tunnel. What is over
+    /// stays over.
     pub fn touch(&self, now: SystemTime) {
+        if self.is_over(now) {
+            return self.end();
+        }
         let now = Seconds::of(now).0;
         // The load keeps the line shared between cores: it changes once a second.
         if self.seen.load(Ordering::Relaxed) < now {

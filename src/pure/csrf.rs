@@ -24,7 +24,7 @@ pub fn cookie(random: &[u8; COOKIE_BYTES]) -> String {
     URL_SAFE_NO_PAD.encode(random)
 }
 
-/// Whether a cookie's value is one that [`cookie`] makes.
+/// Whether a cookie's value is one that [`cookie()`] makes.
 pub fn is_cookie(value: &str) -> bool {
     value.len() == COOKIE_CHARACTERS
         && URL_SAFE_NO_PAD

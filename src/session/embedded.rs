@@ -3,7 +3,7 @@
 //! Two threads of its own do all the work, so that no disk is ever waited for on a core's runtime:
 //! one reads, one writes. The writer takes everything that waits into one transaction, so that a
 //! crowd signing in shares one `fsync`. An answer is sent when its transaction is on the disk.
-//! After a failure of the disk the file is opened anew every [`TICK`], and everything asked in
+//! After a failure of the disk the file is opened anew every few seconds, and everything asked in
 //! between fails: closed, never open.
 //!
 //! What stands in the file in clear: hashes of ids, keyed hashes of user names, and times.

@@ -186,6 +186,11 @@ async fn a_tunnel_in_use_keeps_its_session_from_falling_idle() {
     assert!(!live.is_over(at(HOUR)));
     live.touch(at(1));
     assert!(!live.is_over(at(HOUR)), "time does not go back");
+    live.touch(at(2 * HOUR));
+    assert!(
+        live.is_over(at(2 * HOUR)) && live.is_over(at(1)),
+        "what fell idle stays over"
+    );
 }
 
 #[tokio::test]

@@ -6,9 +6,12 @@ use serde_json::json;
 
 use crate::identity::provider::kinds;
 use crate::identity::tests::{World, at};
+use crate::pure::head::Content;
 use crate::pure::jwt::BadToken;
 use crate::pure::table::Problems;
+use crate::pure::target::{Authority, Target};
 
+use super::super::{network, rate};
 use super::*;
 
 const CLIENT: &str = "192.0.2.1";
@@ -394,4 +397,41 @@ async fn a_method_that_is_not_there_any_more_lets_nobody_in_t12() {
     let bearer = format!("Bearer {}", world.token(&json!({})));
     let name = world.name(&rule, &[(AUTHORIZATION, &bearer)]).await;
     assert_eq!(name, refused("sign_in.no_method"));
+}
+
+#[tokio::test]
+async fn whoever_is_found_is_handed_on_with_the_permit_and_noted() {
+    let world = World::new();
+    let head = Head {
+        method: http::Method::GET,
+        version: http::Version::HTTP_11,
+        authority: Authority::parse(b"wiki.test").unwrap(),
+        target: Target::parse(b"/").unwrap(),
+        headers: headers(&[(AUTHORIZATION, &basic("bob:bobs password"))]),
+        content: Content::None,
+        upgrade: None,
+        expects_continue: false,
+        keeps_alive: true,
+    };
+    let permit = rate::admit(
+        &rate::Rule::usual("wiki"),
+        &rate::Cells::new(),
+        network::testing::client(CLIENT),
+        std::time::Duration::ZERO,
+    );
+    let mut seen = Record::new("0".into(), tokio::time::Instant::now().into_std(), at(1));
+    let rule = with(&world, &["basic"]);
+    let subject = identify(
+        &rule,
+        &world.identity,
+        permit.unwrap(),
+        &head,
+        at(1),
+        &mut seen,
+    )
+    .await
+    .unwrap();
+    assert_eq!(subject.user().unwrap(), seen.user.as_ref().unwrap());
+    assert_eq!(subject.permit().ip().to_string(), CLIENT);
+    assert!(subject.session().is_none() && subject.consumed().authorization);
 }

@@ -1,5 +1,4 @@
-//! The way of a request. The order is this file; each stage is one file beside it.
-
+//! The way of a request.
 pub mod network;
 pub mod rate;
 pub mod sign_in;

@@ -19,15 +19,19 @@ use std::time::{Duration, SystemTime};
 
 use http::Method;
 
+use crate::pipeline::sign_in::Subject;
+use crate::pipeline::user_rate::Paced;
 use crate::pure::access::{
     Asked, ClaimName, Condition, Deny, EmailDomain, Freshness, Place, Rule as Conditions, Test,
     Verdict, Who, Why, decide as decide_purely,
 };
+use crate::pure::head::Head;
 use crate::pure::identity::User;
 use crate::pure::table::{Key, Table};
 use crate::pure::unit;
-use crate::record::Decider;
+use crate::record::{Decider, Record};
 use crate::refusal::{Answer, Challenge, Refusal};
+use crate::session::Live;
 
 /// Who may pass at one path of an application.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +94,39 @@ impl From<Refused> for Refusal {
         };
         Self::new(answer, reason)
     }
+}
+
+/// Proof that somebody may pass: made here only, and asked for by whatever goes to a backend.
+#[derive(Debug)]
+pub struct Grant(Paced);
+
+impl Grant {
+    /// Who may, and how that is known.
+    pub const fn subject(&self) -> &Subject {
+        self.0.subject()
+    }
+
+    /// The session that says who; what is open for it ends with it.
+    pub fn into_session(self) -> Option<Arc<Live>> {
+        self.subject().session().cloned()
+    }
+}
+
+/// Decides whether a request may pass; the record keeps the line that decided, either way.
+///
+/// # Errors
+/// Why it may not.
+pub fn decide(
+    rule: &Rule,
+    head: &Head,
+    paced: Paced,
+    now: SystemTime,
+    seen: &mut Record,
+) -> Result<Grant, Refused> {
+    let user = paced.subject().user().map(|user| &**user);
+    let (by, result) = rule.judge(user, &head.method, now);
+    seen.decider = Some(by);
+    result.map(|()| Grant(paced))
 }
 
 impl Rule {

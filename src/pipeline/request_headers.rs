@@ -23,16 +23,22 @@ pub use reserved::{FieldNames, ReservedNames};
 use std::collections::HashSet;
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{
     AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, TRANSFER_ENCODING,
 };
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+use crate::body::Body;
+use crate::pipeline::access::Grant;
+use crate::pure::connection::Connection;
 use crate::pure::encode_identity::{Unencodable, encode, encode_list};
+use crate::pure::head::{Content, Head};
 use crate::pure::identity::User;
 use crate::pure::spelling;
 use crate::pure::{cookie, hop};
+use crate::record::Record;
 use crate::refusal::{Answer, Refusal};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -130,6 +136,85 @@ impl From<Refused> for Refusal {
         };
         Self::new(answer, reason)
     }
+}
+
+/// A request as a backend gets it: made here only, of a granted one.
+#[derive(Debug)]
+pub struct Outbound(OutboundParts);
+
+impl Outbound {
+    /// What is to be sent.
+    pub fn into_parts(self) -> OutboundParts {
+        self.0
+    }
+}
+
+/// What an [`Outbound`] is made of.
+#[derive(Debug)]
+pub struct OutboundParts {
+    /// The method that was decided on.
+    pub method: Method,
+    /// The path and query that were decided on.
+    pub target: String,
+    /// The host that the client asked for, with a port where it gave one.
+    pub host: String,
+    /// Every other field; none of framing or of the connection.
+    pub headers: HeaderMap,
+    /// How much content `body` has.
+    pub content: Content,
+    /// Whether it is a WebSocket handshake.
+    pub upgrade: bool,
+    /// The content, without trailers that no client may send.
+    pub body: Body,
+    /// That it may pass.
+    pub grant: Grant,
+}
+
+/// Makes of a granted request what its backend gets.
+///
+/// # Errors
+/// When a field can't be read in one way only, or the user can't be named.
+pub fn clean(
+    rule: &Arc<Rule>,
+    reserved: &Arc<ReservedNames>,
+    conn: &Connection,
+    grant: Grant,
+    head: Head,
+    body: Body,
+    seen: &Record,
+) -> Result<Outbound, Refused> {
+    let Head {
+        method,
+        authority,
+        target,
+        mut headers,
+        content,
+        upgrade,
+        ..
+    } = head;
+    let subject = grant.subject();
+    let host = authority.to_string();
+    let facts = Facts {
+        reserved,
+        scheme: conn.scheme(),
+        authority: &host,
+        client: subject.permit().ip(),
+        user: subject.user().map(|user| &**user),
+        authorization_consumed: subject.consumed().authorization,
+        request_id: &seen.request_id,
+    };
+    rewrite(rule, &facts, &mut headers)?;
+    let (kept, names) = (Arc::clone(rule), Arc::clone(reserved));
+    Ok(Outbound(OutboundParts {
+        method,
+        target: target.to_string(),
+        host,
+        headers,
+        content,
+        upgrade: upgrade.is_some(),
+        body: body.with_trailers(move |trailers| clean_trailers(&kept, &names, trailers)),
+        grant,
+    }))
 }
 
 /// Makes of a client's fields those for the backend, but for framing and what the connection to the
@@ -473,7 +558,7 @@ pub mod fuzzing {
             provider: "local".into(),
             email: Some("bob@corp.test".into()),
             groups: vec!["staff".into(), "a,b".into()],
-            claims: std::sync::Arc::default(),
+            claims: Arc::default(),
             signed_in_at: std::time::SystemTime::UNIX_EPOCH,
         }
     }

@@ -24,8 +24,10 @@ use http::header::{
     LOCATION, REFERRER_POLICY, REFRESH, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
+use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use crate::body::Body;
 use crate::pipeline::request_headers::ReservedNames;
 use crate::pure::banner::{BadLine, Lists, Names};
 use crate::pure::internal_url::{Internal, Kind, Public};
@@ -115,6 +117,58 @@ pub fn shipped_lists() -> Result<Lists, BadLine> {
     let mut lists = Lists::default();
     lists.add(BACKEND_FIELDS)?;
     Ok(lists)
+}
+
+/// A response as its client gets it.
+#[derive(Debug)]
+pub struct Cleaned {
+    /// The head.
+    pub head: Parts,
+    /// The backend's content, or none where the gateway's page takes its place.
+    pub body: Body,
+    /// Whose content it is to be.
+    pub content: Content,
+}
+
+/// Makes of a backend's response what its client gets. `public` is the origin that the client used.
+pub fn clean_message(
+    rule: &Arc<Rule>,
+    reserved: &Arc<ReservedNames>,
+    public: &Public<'_>,
+    mut head: Parts,
+    body: Body,
+) -> Cleaned {
+    let status = head.status;
+    let facts = Facts {
+        reserved,
+        public: *public,
+        status,
+    };
+    let content = rewrite(rule, &facts, &mut head.headers);
+    let body = match content {
+        Content::Ours => Body::Empty,
+        Content::Backends => {
+            let (rule, reserved) = (Arc::clone(rule), Arc::clone(reserved));
+            let (scheme, authority) = (public.scheme.to_owned(), public.authority.to_owned());
+            body.with_trailers(move |trailers| {
+                let public = Public {
+                    scheme: &scheme,
+                    authority: &authority,
+                };
+                let facts = Facts {
+                    reserved: &reserved,
+                    public,
+                    status,
+                };
+                clean_trailers(&rule, &facts, trailers);
+            })
+        }
+    };
+    Cleaned {
+        head,
+        body,
+        content,
+    }
 }
 
 /// Makes of a backend's fields those for the client, and says whose body goes with them.

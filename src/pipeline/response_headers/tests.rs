@@ -468,6 +468,29 @@ fn an_interim_response_is_cleaned_and_nothing_is_added() {
 }
 
 #[test]
+fn a_message_is_cleaned_head_and_content() {
+    let message = |status: StatusCode| {
+        let response = http::Response::builder()
+            .status(status)
+            .header("Server", "nginx");
+        let (head, body) = response
+            .body(Body::full("stack trace"))
+            .unwrap()
+            .into_parts();
+        let reserved = ReservedNames::new([]).unwrap();
+        let public = facts(status).public;
+        clean_message(&Arc::new(rule()), &Arc::new(reserved), &public, head, body)
+    };
+    let fine = message(StatusCode::OK);
+    assert!(!fine.head.headers.contains_key("server"));
+    assert_eq!(fine.content, Content::Backends);
+    assert!(matches!(fine.body, Body::Full(_)));
+    let broken = message(StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(broken.content, Content::Ours);
+    assert!(matches!(broken.body, Body::Empty));
+}
+
+#[test]
 fn trailers_pass_the_same_filter() {
     let mut trailers = fields(&[
         ("Server", "nginx"),

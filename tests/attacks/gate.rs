@@ -59,6 +59,8 @@ impl Gate {
         let portcullis = || {
             let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
             command
+                .arg("--config")
+                .arg(home.path())
                 .current_dir(home.path())
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
@@ -66,8 +68,7 @@ impl Gate {
             command
         };
         let mut adding = portcullis()
-            .args(["users", "add", "bob", "--password-stdin", "--config"])
-            .arg(home.path())
+            .args(["users", "add", "bob", "--password-stdin"])
             .spawn()
             .expect("portcullis users add");
         let mut input = adding.stdin.take().expect("its input");
@@ -80,12 +81,7 @@ impl Gate {
             String::from_utf8_lossy(&added.stderr)
         );
 
-        let mut process = portcullis()
-            .arg("run")
-            .arg("--config")
-            .arg(home.path())
-            .spawn()
-            .expect("portcullis run");
+        let mut process = portcullis().arg("run").spawn().expect("portcullis run");
         let (hear, lines) = channel();
         follow(process.stdout.take().expect("its output"), hear.clone());
         follow(process.stderr.take().expect("its errors"), hear);

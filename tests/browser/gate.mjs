@@ -30,7 +30,7 @@ export async function start() {
   }
   mkdirSync(join(home, "state"), { recursive: true });
 
-  const gate = spawn(BINARY, ["run", "--config", home], { cwd: home, stdio: ["ignore", "pipe", "pipe"] });
+  const gate = spawn(BINARY, ["--config", home, "run"], { cwd: home, stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
   const listening = new Promise((fulfil, reject) => {
     const hear = (bytes) => {
@@ -46,7 +46,7 @@ export async function start() {
   await listening;
   const port = Number(said.match(/https:\/\/[^\s]+:(\d+)/)[1]);
   const account = { name: "ada", password: "correct horse battery staple" };
-  const added = spawnSync(BINARY, ["users", "add", account.name, "--password-stdin", "--config", home], {
+  const added = spawnSync(BINARY, ["--config", home, "users", "add", account.name, "--password-stdin"], {
     cwd: home,
     input: `${account.password}\n`,
     encoding: "utf8",

@@ -37,3 +37,5 @@ pub mod identity;
 pub mod backend;
 pub mod cert;
 pub mod pipeline;
+#[cfg(fuzzing)]
+pub mod fuzzing;

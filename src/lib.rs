@@ -36,6 +36,14 @@ pub mod session;
 pub mod identity;
 pub mod backend;
 pub mod cert;
+pub mod pages;
+pub mod whoami;
 pub mod pipeline;
+pub mod explain;
+pub mod config;
+pub mod edge;
+pub mod boot;
+pub mod cli;
+
 #[cfg(fuzzing)]
 pub mod fuzzing;

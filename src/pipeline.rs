@@ -1,8 +1,125 @@
-//! The way of a request.
+//! The way of a request. The order is this file; each stage is one file beside it.
+//!
+//! Every stage takes the proof of the one before and makes its own, with private fields, so that a
+//! stage left out or swapped does not compile:
+//!
+//! ```compile_fail
+//! // Only `request_headers::clean` makes an `Outbound`, and it wants a `Grant`.
+//! let outbound = portcullis::pipeline::request_headers::Outbound {};
+//! ```
+//! ```compile_fail
+//! // Only `access::decide` makes a `Grant`.
+//! let grant = portcullis::pipeline::access::Grant {};
+//! ```
+
+pub mod route;
 pub mod network;
 pub mod rate;
 pub mod sign_in;
 pub mod user_rate;
 pub mod access;
 pub mod request_headers;
+pub mod forward;
 pub mod response_headers;
+pub mod portal;
+
+pub use response_headers::Passed;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::backend::pool::Pools;
+use crate::body::Body;
+use crate::identity::Identity;
+use crate::pages::Asked;
+use crate::pure::connection::Connection;
+use crate::pure::head::Head;
+use crate::record::Record;
+use crate::record::stage::{ACCESS, FORWARD, NETWORK, RATE, ROUTE, SIGN_IN, USER_RATE};
+use crate::refusal::Refusal;
+
+/// The tables of a policy file in force for one host and path, in the order of the stages.
+#[derive(Debug)]
+pub struct Rules {
+    /// Who may knock.
+    pub network: network::Rule,
+    /// How often.
+    pub rate: rate::Rule,
+    /// How they prove who they are.
+    pub sign_in: sign_in::Rule,
+    /// Which of them may pass.
+    pub access: access::Rule,
+    /// What the backend may learn.
+    pub request_headers: Arc<request_headers::Rule>,
+    /// Where it goes.
+    pub backends: Arc<forward::Rule>,
+    /// What the client may learn.
+    pub response_headers: Arc<response_headers::Rule>,
+}
+
+/// The configuration in force: a request keeps the one it began with, a reload swaps it whole.
+#[derive(Debug)]
+pub struct Gate {
+    /// The applications.
+    pub routes: route::Table<Rules>,
+    /// Who can be known, and how.
+    pub identity: Arc<Identity>,
+    /// How often each has asked.
+    pub rates: Arc<rate::Cells>,
+    /// What only the gateway may say, on any route.
+    pub reserved: Arc<request_headers::ReservedNames>,
+}
+
+impl Gate {
+    /// Whom to ask for access to an application.
+    pub fn contact(&self, app: Option<&str>) -> Option<Arc<str>> {
+        let app = self
+            .routes
+            .apps()
+            .iter()
+            .find(|known| Some(&*known.name) == app)?;
+        app.contact.clone()
+    }
+}
+
+/// When a request began, on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For what has a date.
+    pub wall: SystemTime,
+    /// For rates: since the process began.
+    pub uptime: Duration,
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a stage took is what the log wants to know"
+)]
+fn clock() -> Instant {
+    Instant::now()
+}
+
+/// Takes a request through the stages.
+///
+/// # Errors
+/// The refusal of the first stage that did not let it pass.
+#[rustfmt::skip]
+#[expect(clippy::too_many_arguments, reason = "each is a fact of the request or of the core that no other holds")]
+pub async fn handle(
+    gate: &Gate, pools: &Pools, conn: &Connection, asked: &Asked, head: Head, body: Body, now: Now, seen: &mut Record,
+) -> Result<Passed, Refusal> {
+    let id       = Arc::clone(&seen.request_id);
+    let at       = route::find(&gate.routes, conn, &head, seen)?;                                            seen.passed(ROUTE, clock());
+    let rules    = at.rules();
+    let client   = network::admit(&rules.network, conn, &head.headers, seen)?;                               seen.passed(NETWORK, clock());
+    let permit   = rate::admit(&rules.rate, &gate.rates, client, now.uptime)?;                               seen.passed(RATE, clock());
+    if let Some(page) = portal::page(&head) {
+        return portal::serve(page, rules.sign_in.has_page(), &gate.identity, permit, asked, head, body, now.wall, seen).await;
+    }
+    let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await?;  seen.passed(SIGN_IN, clock());
+    let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;                         seen.passed(USER_RATE, clock());
+    let grant    = access::decide(&rules.access, &head, paced, now.wall, seen)?;                             seen.passed(ACCESS, clock());
+    let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, conn, grant, head, body, seen)?;
+    let inbound  = forward::send(&rules.backends, pools, outbound, seen).await?;                             seen.passed(FORWARD, clock());
+    Ok(response_headers::clean(&rules.response_headers, &gate.reserved, conn, asked, inbound, &id))
+}

@@ -23,6 +23,8 @@ pub mod jwk;
 pub mod jwt;
 pub mod csrf;
 pub mod return_to;
+pub mod form;
+pub mod backend_url;
 pub mod access;
 pub mod encode_identity;
 pub mod internal_url;

@@ -24,18 +24,33 @@ impl std::fmt::Display for Decider {
 }
 
 /// The stages whose time is taken, in their order.
-pub const STAGES: [&str; 10] = [
+pub const STAGES: [&str; 7] = [
     "route",
     "network",
     "rate",
-    "portal",
     "sign_in",
     "user_rate",
     "access",
-    "request_headers",
     "forward",
-    "response_headers",
 ];
+
+/// Places in [`STAGES`].
+pub mod stage {
+    /// Which application.
+    pub const ROUTE: usize = 0;
+    /// Who may knock.
+    pub const NETWORK: usize = 1;
+    /// How often.
+    pub const RATE: usize = 2;
+    /// Who it is.
+    pub const SIGN_IN: usize = 3;
+    /// How often that user.
+    pub const USER_RATE: usize = 4;
+    /// Who may pass.
+    pub const ACCESS: usize = 5;
+    /// Until the backend's head was read.
+    pub const FORWARD: usize = 6;
+}
 
 /// One exchange, from its first byte to its last.
 #[derive(Debug, Clone)]

@@ -25,15 +25,20 @@ use http::header::{
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::response::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
+use crate::backend::pool::Conn;
 use crate::body::Body;
+use crate::pages::{self, Asked};
+use crate::pipeline::forward::{Inbound, InboundParts};
 use crate::pipeline::request_headers::ReservedNames;
 use crate::pure::banner::{BadLine, Lists, Names};
+use crate::pure::connection::Connection;
 use crate::pure::internal_url::{Internal, Kind, Public};
 use crate::pure::table::Table;
 use crate::pure::target::Host;
 use crate::pure::{cookie, hop};
+use crate::session::Live;
 
 /// The names that give backends away, as shipped.
 const BACKEND_FIELDS: &str = include_str!("response_headers/backend_fields.txt");
@@ -130,6 +135,60 @@ pub struct Cleaned {
     pub content: Content,
 }
 
+/// A response that passed every stage.
+#[derive(Debug)]
+pub struct Passed {
+    /// The response.
+    pub response: Response<Body>,
+    /// The backend's side of a WebSocket, and the session it ends with.
+    pub switched: Option<(Conn, Option<Arc<Live>>)>,
+}
+
+/// Makes of a backend's response what its client gets, or puts the gate's page in its place.
+pub fn clean(
+    rule: &Arc<Rule>,
+    reserved: &Arc<ReservedNames>,
+    conn: &Connection,
+    asked: &Asked,
+    inbound: Inbound,
+    request_id: &str,
+) -> Passed {
+    let InboundParts {
+        head,
+        body,
+        authority,
+        switched,
+        session,
+    } = inbound.into_parts();
+    let public = Public {
+        scheme: conn.scheme(),
+        authority: &authority,
+    };
+    let status = head.status;
+    let Cleaned {
+        head,
+        body,
+        content,
+    } = clean_message(rule, reserved, &public, head, body);
+    let response = match content {
+        Content::Backends => Response::from_parts(head, body),
+        Content::Ours => {
+            let mut page =
+                pages::refusal::instead_of_backends(status, asked, request_id).map(Body::full);
+            for (name, value) in &head.headers {
+                if !page.headers().contains_key(name) {
+                    page.headers_mut().append(name.clone(), value.clone());
+                }
+            }
+            page
+        }
+    };
+    Passed {
+        response,
+        switched: switched.map(|conn| (conn, session)),
+    }
+}
+
 /// Makes of a backend's response what its client gets. `public` is the origin that the client used.
 pub fn clean_message(
     rule: &Arc<Rule>,
@@ -174,7 +233,7 @@ pub fn clean_message(
 /// Makes of a backend's fields those for the client, and says whose body goes with them.
 pub fn rewrite(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) -> Content {
     strip_hops(headers);
-    clean(rule, facts, headers);
+    clean_fields(rule, facts, headers);
     let content = rule.content_for(facts.status);
     if content == Content::Ours {
         keep_beside_our_page(headers);
@@ -197,7 +256,7 @@ pub fn clean_trailers(rule: &Rule, facts: &Facts<'_>, trailers: &mut HeaderMap) 
     for name in &early {
         trailers.remove(name);
     }
-    clean(rule, facts, trailers);
+    clean_fields(rule, facts, trailers);
 }
 
 fn strip_hops(headers: &mut HeaderMap) {
@@ -207,7 +266,7 @@ fn strip_hops(headers: &mut HeaderMap) {
     hop::strip(headers, &options);
 }
 
-fn clean(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) {
+fn clean_fields(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) {
     let mut gone = Vec::new();
     let mut has_cookies = false;
     for (name, value) in headers.iter_mut() {

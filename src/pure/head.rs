@@ -3,7 +3,12 @@
 //! The stages decide on this value and the backend is sent a request written from it; nothing of
 //! the client's bytes goes on. What can be read in two ways is refused here.
 
-use http::header::{EXPECT, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{
+    EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::field;
@@ -47,9 +52,22 @@ pub enum Content {
 
 /// A real WebSocket opening handshake (RFC 6455 §4.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebSocket {
-    /// The client's nonce.
-    pub key: HeaderValue,
+pub struct WebSocket;
+
+/// Whether a 101 with the fields of `response` answers the handshake of `request` and no other
+/// (RFC 6455 §4.2.2).
+pub fn is_accepted(request: &HeaderMap, response: &HeaderMap) -> bool {
+    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let (Ok(Some(key)), Ok(Some(accept))) = (
+        field::one(request, &SEC_WEBSOCKET_KEY),
+        field::one(response, &SEC_WEBSOCKET_ACCEPT),
+    ) else {
+        return false;
+    };
+    let mut digest = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+    digest.update(key.as_bytes());
+    digest.update(GUID);
+    accept.as_bytes() == STANDARD.encode(digest.finish()).as_bytes()
 }
 
 /// Why a request has no canonical form.
@@ -336,7 +354,7 @@ fn upgrade(
                 && version == Version::HTTP_11
                 && matches!(content, Content::None | Content::Length(0)) =>
         {
-            Ok(Some(WebSocket { key: key.clone() }))
+            Ok(Some(WebSocket))
         }
         _ => Err(Refused::Upgrade),
     }

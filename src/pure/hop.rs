@@ -57,13 +57,22 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
+/// Fields that decide before they are removed or rebuilt: a client behind a trusted proxy could name
+/// its own address away, and pass as the proxy (H10).
+const DECIDING: [HeaderName; 4] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+];
+
 /// Removes the fields of the connection, and those that `options` name. Framing and Host are not
 /// among them: whoever reads a message takes those out itself.
 pub fn strip(headers: &mut HeaderMap, options: &Options) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
-    for name in &options.0 {
+    for name in options.0.iter().filter(|name| !DECIDING.contains(name)) {
         headers.remove(name);
     }
 }

@@ -139,7 +139,7 @@ struct Oddity {
     key: &'static str,
 }
 
-const ODDITIES: [Oddity; 10] = [
+const ODDITIES: [Oddity; 11] = [
     Oddity {
         flag: Oddities::ENCODED_SLASH,
         reason: "route.encoded_slash",
@@ -190,6 +190,12 @@ const ODDITIES: [Oddity; 10] = [
         reason: "route.empty_segment",
         key: "merge_slashes",
     },
+    // No key lifts it: it is a way out of the segment to whoever decodes what the others let through.
+    Oddity {
+        flag: Oddities::HIDDEN_DOT_SEGMENT,
+        reason: "route.hidden_dot_segment",
+        key: "",
+    },
 ];
 
 impl Oddities {
@@ -216,6 +222,9 @@ impl Oddities {
     /// `//`: one slash to some.
     pub const EMPTY_SEGMENT: Self = Self(1 << 9);
 
+    /// `..` beside an encoded separator: `..%2F`, `..%5C`, `..%00`.
+    pub const HIDDEN_DOT_SEGMENT: Self = Self(1 << 10);
+
     /// Both sets together.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
@@ -241,7 +250,10 @@ impl Oddities {
 
     /// The keys that lift each, in order.
     pub fn keys() -> impl Iterator<Item = (&'static str, Self)> {
-        ODDITIES.iter().map(|oddity| (oddity.key, oddity.flag))
+        ODDITIES
+            .iter()
+            .filter(|oddity| !oddity.key.is_empty())
+            .map(|oddity| (oddity.key, oddity.flag))
     }
 }
 
@@ -437,6 +449,13 @@ fn segment(raw: &[u8]) -> Result<(String, Oddities), BadTarget> {
     if decoded.windows(3).any(escape) {
         oddities = oddities.with(Oddities::DOUBLE_ENCODING);
     }
+    let separators = |byte: &u8| matches!(byte, b'/' | b'\\' | 0..=0x1f | 0x7f);
+    let mut parts = decoded
+        .split(separators)
+        .map(|part| part.split(|byte| *byte == b';').next().unwrap_or_default());
+    if decoded.iter().any(separators) && parts.any(|part| matches!(part, b"." | b"..")) {
+        oddities = oddities.with(Oddities::HIDDEN_DOT_SEGMENT);
+    }
     if std::str::from_utf8(&decoded).is_err() {
         oddities = oddities.with(Oddities::NOT_UTF8);
     }
@@ -624,6 +643,25 @@ mod tests {
             "/a?\u{0}",
         ] {
             assert_eq!(Target::parse(bad.as_bytes()), Err(BadTarget), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn no_lift_lets_dots_out_of_their_segment() {
+        let all = Oddities::keys().fold(Oddities::NONE, |all, (_, one)| all.with(one));
+        for sent in [
+            "/a/..%2fadmin",
+            "/a/..%5cadmin",
+            "/a/x%2f..%2fadmin",
+            "/a/..%00/x",
+            "/a/..;%2fx",
+        ] {
+            let target = Target::parse(sent.as_bytes()).unwrap();
+            assert_eq!(
+                target.oddities.refused_by(all),
+                Some("route.hidden_dot_segment"),
+                "{sent}"
+            );
         }
     }
 

@@ -470,9 +470,7 @@ fn an_interim_response_is_cleaned_and_nothing_is_added() {
 #[test]
 fn a_message_is_cleaned_head_and_content() {
     let message = |status: StatusCode| {
-        let response = http::Response::builder()
-            .status(status)
-            .header("Server", "nginx");
+        let response = Response::builder().status(status).header("Server", "nginx");
         let (head, body) = response
             .body(Body::full("stack trace"))
             .unwrap()

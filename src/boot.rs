@@ -1,0 +1,181 @@
+//! A configuration on disk to a running gate, and again at each reload.
+
+pub mod first_run;
+pub mod watch;
+pub mod run;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crate::cert::{self, Certificates};
+use crate::config::{self, Config, Files};
+use crate::identity::accounts::{self, Accounts};
+use crate::identity::{Identity, Shared};
+use crate::pipeline::Gate;
+use crate::pipeline::rate::Cells;
+use crate::pure::table::{Problem, Problems};
+
+/// Bytes of a configuration file.
+const MOST_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The time of day, where the process takes it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "boot is where the process gets its time"
+)]
+pub fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The steady clock, where the process takes it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "boot is where the process gets its time"
+)]
+pub fn clock() -> Instant {
+    Instant::now()
+}
+
+/// A configuration that can be used, with the accounts it names.
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// The local accounts.
+    pub accounts: Accounts,
+}
+
+/// Reads everything below `directory`, and holds the policies to their tests.
+///
+/// # Errors
+/// Every problem of every file.
+pub fn load(directory: &Path) -> Result<Loaded, Vec<Problem>> {
+    let problems = Problems::default();
+    let loaded = load_into(directory, &problems);
+    match loaded {
+        Some(loaded) if problems.is_empty() => Ok(loaded),
+        _ => Err(problems.into_sorted()),
+    }
+}
+
+fn load_into(directory: &Path, problems: &Problems) -> Option<Loaded> {
+    let gateway = match read(&directory.join(config::gateway::FILE)) {
+        Ok(text) => text,
+        Err(error) => {
+            let hint = "give the directory that holds it with `--config`".to_owned();
+            problems.about_file(config::gateway::FILE, error, Some(hint));
+            return None;
+        }
+    };
+    let files = Files {
+        gateway,
+        policies: texts(&directory.join("policies"), "policies", problems),
+        tests: texts(
+            &directory.join("policies/tests"),
+            "policies/tests",
+            problems,
+        ),
+        load: &|file| read(&directory.join(file)),
+    };
+    if files.policies.is_empty() && problems.is_empty() {
+        let hint = "each file there protects one application".to_owned();
+        problems.about_file("policies", "no policy: nothing would be served", Some(hint));
+    }
+    let config = config::read(&files, problems)?;
+    let path = directory.join(&config.gateway.accounts);
+    let accounts = if path.exists() {
+        accounts::load(&path, problems)?
+    } else {
+        Accounts::default()
+    };
+    for expectation in &config.expectations {
+        if let Some(broken) = expectation.broken_by(&config.routes, clock(), now()) {
+            problems.add(Problem {
+                file: Arc::clone(&expectation.place.0),
+                line: expectation.place.1,
+                column: 1,
+                source_line: String::new(),
+                width: 1,
+                message: format!("`{}`: {broken}", expectation.name),
+                hint: None,
+            });
+        }
+    }
+    Some(Loaded { config, accounts })
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let length = std::fs::metadata(path)
+        .map_err(|error| format!("`{shown}` can't be read: {error}"))?
+        .len();
+    if length > MOST_BYTES {
+        return Err(format!("`{shown}` is larger than 16 MiB"));
+    }
+    std::fs::read_to_string(path).map_err(|error| format!("`{shown}` can't be read: {error}"))
+}
+
+/// The TOML files of a directory, by name. Files whose names begin with a dot are editors'.
+fn texts(directory: &Path, shown: &str, problems: &Problems) -> Vec<(String, String)> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .collect();
+    paths.sort();
+    let mut texts = Vec::with_capacity(paths.len());
+    for path in paths {
+        let Some(name) = config::policy_name(&path) else {
+            continue;
+        };
+        match read(&path) {
+            Ok(text) => texts.push((name, text)),
+            Err(error) => problems.about_file(&format!("{shown}/{name}.toml"), error, None),
+        }
+    }
+    texts
+}
+
+/// Makes the gate that a configuration describes; `None` after adding what can't be used.
+pub fn gate(
+    loaded: Loaded,
+    shared: &Arc<Shared>,
+    rates: &Arc<Cells>,
+    directory: &Path,
+    problems: &Problems,
+) -> Option<Gate> {
+    let Loaded { config, accounts } = loaded;
+    let identity = Identity::new(shared, accounts, &config.providers, directory, problems)?;
+    Some(Gate {
+        routes: config.routes,
+        identity: Arc::new(identity),
+        rates: Arc::clone(rates),
+        reserved: Arc::new(config.reserved),
+    })
+}
+
+/// Loads every certificate that a configuration names, and makes the development one if asked.
+///
+/// # Errors
+/// What can't be used.
+pub fn certificates(
+    tls: &config::gateway::Tls,
+    directory: &Path,
+) -> Result<Certificates, cert::Error> {
+    let mut keys = Vec::new();
+    for (chain, key) in &tls.certificates {
+        keys.push(cert::files::load(
+            &directory.join(chain),
+            &directory.join(key),
+        )?);
+    }
+    if tls.development {
+        let (chain, key) = cert::development::ensure(&directory.join("certs"), now())?;
+        keys.push(cert::files::load(&chain, &key)?);
+    }
+    if keys.is_empty() {
+        return Err(cert::Error::None);
+    }
+    Certificates::new(keys)
+}

@@ -1,0 +1,736 @@
+//! `portcullis run`: sockets, cores, signals and reloads.
+
+use std::fmt;
+use std::io::{IsTerminal as _, Write as _};
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::backend::fetch::{self, fetch};
+use crate::backend::pool::{Address, Pools, Spec, Tls};
+use crate::backend::{Timeouts, tls};
+use crate::cert::{self, Store};
+use crate::config::gateway::{self, Gateway, LogFormat, LogLevel};
+use crate::edge::admin::Admin;
+use crate::edge::admission::Admission;
+use crate::edge::exchange::{Exchange, Setup, Site};
+use crate::edge::listen::{self, Listener};
+use crate::edge::{Drain, Limits};
+use crate::identity::jwks::{FETCH_TIME, FetchFailed, Keys};
+use crate::identity::{Identity, Shared};
+use crate::observe::access_log::{Format, Sink, Writer};
+use crate::observe::messages;
+use crate::observe::metrics::Metrics;
+use crate::pipeline::Gate;
+use crate::pipeline::rate::Cells;
+use crate::pure::backend_url::BackendUrl;
+use crate::pure::cidr;
+use crate::pure::http1::HeadLimits;
+use crate::pure::jwk::MAX_SET_BYTES;
+use crate::pure::session::Lifetimes;
+use crate::pure::table::{Problem, Problems};
+use crate::session::Sessions;
+
+use super::{certificates, clock, first_run, gate, load, now};
+
+/// How often idle connections and old sessions are looked at.
+const SWEEP: Duration = Duration::from_secs(5);
+const PRUNE: Duration = Duration::from_secs(60);
+
+/// Why the gate does not run.
+#[derive(Debug)]
+pub enum Error {
+    /// The configuration can't be used.
+    Problems(Vec<Problem>),
+    /// Anything else; the text says what to do.
+    Start(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Problems(problems) => problems
+                .iter()
+                .try_for_each(|problem| write!(f, "{problem}")),
+            Self::Start(text) => writeln!(f, "{text}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+fn start(text: impl Into<String>) -> Error {
+    Error::Start(text.into())
+}
+
+/// What all cores share.
+struct Running {
+    directory: PathBuf,
+    gate: Arc<ArcSwap<Gate>>,
+    shared: Arc<Shared>,
+    rates: Arc<Cells>,
+    certificates: Arc<Store>,
+    metrics: Arc<Metrics>,
+    ready: Arc<AtomicBool>,
+}
+
+/// Runs the gate in `directory` until it is told to stop.
+///
+/// # Errors
+/// Why it can't start.
+pub fn run(directory: &Path) -> Result<(), Error> {
+    let begun = clock();
+    let loaded = load(directory).map_err(Error::Problems)?;
+    let gateway = &loaded.config.gateway;
+    let format = match gateway.log.format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+        LogFormat::Auto if std::io::stdout().is_terminal() => Format::Text,
+        LogFormat::Auto => Format::Json,
+    };
+    messages::init(format, level(gateway.log.level));
+    let accounts_file = directory.join(&gateway.accounts);
+    let password = first_run::account(&accounts_file)
+        .map_err(|error| start(format!("the first account can't be made: {error}")))?;
+    let loaded = if password.is_some() {
+        load(directory).map_err(Error::Problems)?
+    } else {
+        loaded
+    };
+    let gateway = &loaded.config.gateway;
+
+    let cores = gateway
+        .threads
+        .or_else(|| std::thread::available_parallelism().ok())
+        .map_or(1, std::num::NonZero::get);
+    let sessions = sessions(directory, gateway)?;
+    let shared = Arc::new(
+        Shared::new(sessions, cores).map_err(|_| start("no random bytes from the system"))?,
+    );
+    let rates = Arc::new(Cells::new());
+    let store = Arc::new(Store::default());
+    if gateway.listeners.iter().any(|listener| listener.tls) {
+        let certificates =
+            certificates(&gateway.tls, directory).map_err(|error| start(error.to_string()))?;
+        store.replace(certificates);
+    }
+    let bound = bind(gateway, directory, &store, cores)?;
+    let admin = bind_admin(gateway)?;
+    let limits = edge_limits(&gateway.limits);
+    let drain_time = gateway.limits.drain;
+    let admission = Arc::new(Admission::new(
+        gateway.limits.connections,
+        gateway.limits.connections_per_network,
+    ));
+    let hsts = hsts(&gateway.tls);
+    let watched = watched_files(gateway, directory);
+    let problems = Problems::default();
+    let Some(first) = gate(loaded, &shared, &rates, directory, &problems) else {
+        return Err(Error::Problems(problems.into_sorted()));
+    };
+    let metrics = Arc::new(Metrics::default());
+    metrics.reloaded(true);
+    let site = Arc::new(Running {
+        directory: directory.to_owned(),
+        gate: Arc::new(ArcSwap::from_pointee(first)),
+        shared,
+        rates,
+        certificates: store,
+        metrics: Arc::clone(&metrics),
+        ready: Arc::default(),
+    });
+    let writer = Writer::start(format, std::io::stdout())
+        .map_err(|error| start(format!("the log's thread can't be started: {error}")))?;
+    greet(&bound, password.as_deref().map(String::as_str), directory);
+
+    let (stop, stopped) = watch::channel(false);
+    let mut threads = Vec::with_capacity(cores);
+    let mut admin = admin;
+    for core in 0..cores {
+        let mine: Vec<(StdListener, Listener, Option<u16>)> = bound
+            .iter()
+            .filter_map(|bound| bound.on_core(core))
+            .collect::<Result<_, _>>()
+            .map_err(|error| start(format!("a socket can't be used: {error}")))?;
+        let work = Core {
+            site: Arc::clone(&site),
+            listeners: mine,
+            admin: admin.take(),
+            limits,
+            admission: Arc::clone(&admission),
+            hsts: hsts.clone(),
+            sink: writer.sink(),
+            begun,
+            stopped: stopped.clone(),
+            drain_time,
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("core-{core}"))
+            .spawn(move || work.run())
+            .map_err(|error| start(format!("a thread can't be started: {error}")))?;
+        threads.push(thread);
+    }
+    site.ready.store(true, Ordering::Relaxed);
+    tracing::info!(
+        startup_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        cores,
+        "ready"
+    );
+    let result = control(&site, &watched);
+    site.ready.store(false, Ordering::Relaxed);
+    let _ = stop.send(true);
+    for thread in threads {
+        let _ = thread.join();
+    }
+    writer.finish();
+    result
+}
+
+const fn level(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    }
+}
+
+fn sessions(directory: &Path, gateway: &Gateway) -> Result<Sessions, Error> {
+    let path = directory.join(&gateway.session.store);
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)
+            .map_err(|error| start(format!("`{}` can't be made: {error}", parent.display())))?;
+    }
+    let lifetimes = Lifetimes {
+        absolute: gateway.session.absolute,
+        idle: gateway.session.idle,
+    };
+    Sessions::open(&path, lifetimes, now).map_err(|error| {
+        start(format!(
+            "the session store `{}` can't be opened: {error}",
+            path.display()
+        ))
+    })
+}
+
+fn edge_limits(limits: &gateway::Limits) -> Limits {
+    Limits {
+        head: HeadLimits {
+            bytes: limits.header_bytes,
+            target_bytes: limits.uri_bytes,
+            fields: limits.header_count,
+        },
+        tls_handshake: limits.tls_handshake,
+        header: limits.header,
+        keep_alive: limits.keep_alive,
+        body_idle: limits.body_idle,
+        minimum_rate: limits.minimum_rate,
+        http2_streams: limits.http2_streams,
+        http2_resets: limits.http2_resets,
+        tunnel_idle: limits.tunnel_idle,
+    }
+}
+
+fn hsts(tls: &gateway::Tls) -> Option<HeaderValue> {
+    // A browser would hold localhost to https for a year after one try.
+    let age = tls.hsts.filter(|_| !tls.development)?.as_secs();
+    HeaderValue::try_from(format!("max-age={age}")).ok()
+}
+
+fn watched_files(gateway: &Gateway, directory: &Path) -> Vec<PathBuf> {
+    let pairs = gateway
+        .tls
+        .certificates
+        .iter()
+        .flat_map(|(chain, key)| [chain, key]);
+    pairs
+        .chain([&gateway.accounts])
+        .map(|file| directory.join(file))
+        .collect()
+}
+
+/// A bound address: one socket for each core.
+struct Bound {
+    sockets: Vec<StdListener>,
+    address: SocketAddr,
+    listener: Listener,
+    redirect: Option<u16>,
+}
+
+impl Bound {
+    fn on_core(
+        &self,
+        core: usize,
+    ) -> Option<std::io::Result<(StdListener, Listener, Option<u16>)>> {
+        let socket = self.sockets.get(core)?;
+        Some(
+            socket
+                .try_clone()
+                .map(|socket| (socket, self.listener.clone(), self.redirect)),
+        )
+    }
+}
+
+fn bind(
+    gateway: &Gateway,
+    directory: &Path,
+    store: &Arc<Store>,
+    cores: usize,
+) -> Result<Vec<Bound>, Error> {
+    let mut bound = Vec::new();
+    for listener in &gateway.listeners {
+        let clients = match &listener.client_certificates {
+            None => None,
+            Some(clients) => {
+                let ca = cert::files::read(&directory.join(&clients.ca))
+                    .map_err(|error| start(error.to_string()))?;
+                Some((ca, clients.required))
+            }
+        };
+        let tls = if listener.tls {
+            let clients = clients.as_ref().map(|(ca, required)| (&ca[..], *required));
+            let config = cert::server_config(Arc::clone(store), clients)
+                .map_err(|error| start(error.to_string()))?;
+            Some(config)
+        } else {
+            None
+        };
+        let settings = Listener {
+            tls,
+            asks_for_certificates: clients.is_some(),
+            proxy_protocol_from: Arc::new(cidr::Set::new(listener.proxy_protocol_from.clone())),
+        };
+        for address in &listener.addresses {
+            let sockets = match listen::bind(*address, cores) {
+                Ok(sockets) => sockets,
+                // Many a machine has no IPv6; `localhost` is served all the same.
+                Err(error)
+                    if address.is_ipv6()
+                        && error.kind() == std::io::ErrorKind::AddrNotAvailable
+                        && listener.addresses.len() > 1 =>
+                {
+                    tracing::warn!(%address, "this machine has no such address");
+                    continue;
+                }
+                Err(error) => {
+                    return Err(start(format!(
+                        "can't listen on {address}: {error}; change `address` under `[[listen]]`, or stop what listens there"
+                    )));
+                }
+            };
+            let address = sockets
+                .first()
+                .and_then(|socket| socket.local_addr().ok())
+                .unwrap_or(*address);
+            bound.push(Bound {
+                sockets,
+                address,
+                listener: settings.clone(),
+                redirect: listener.redirect_to_https,
+            });
+        }
+    }
+    Ok(bound)
+}
+
+/// The operator's listener.
+enum BoundAdmin {
+    Tcp(StdListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+fn bind_admin(gateway: &Gateway) -> Result<Option<BoundAdmin>, Error> {
+    match &gateway.admin {
+        None => Ok(None),
+        Some(gateway::Admin::Tcp(address)) => {
+            let mut sockets = listen::bind(*address, 1).map_err(|error| {
+                start(format!(
+                    "can't listen on {address} for the operator: {error}"
+                ))
+            })?;
+            Ok(sockets.pop().map(BoundAdmin::Tcp))
+        }
+        Some(gateway::Admin::Unix(path)) => {
+            // What a killed gate left behind; anything but a socket is not ours to remove.
+            use std::os::unix::fs::FileTypeExt as _;
+            if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
+                let _ = std::fs::remove_file(path);
+            }
+            let failed = |error| {
+                start(format!(
+                    "can't listen on `{}` for the operator: {error}",
+                    path.display()
+                ))
+            };
+            let socket = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
+            socket.set_nonblocking(true).map_err(failed)?;
+            Ok(Some(BoundAdmin::Unix(socket)))
+        }
+    }
+}
+
+/// Says where it listens, and at first run what to do next.
+fn greet(bound: &[Bound], password: Option<&str>, directory: &Path) {
+    let mut out = String::new();
+    use fmt::Write as _;
+    for Bound {
+        address,
+        listener,
+        redirect,
+        ..
+    } in bound
+    {
+        let scheme = if listener.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let note = if redirect.is_some() {
+            " (redirects to https)"
+        } else {
+            ""
+        };
+        let _ = writeln!(out, "listening on {scheme}://{address}{note}");
+    }
+    if let Some(password) = password {
+        let port = bound
+            .iter()
+            .find(|bound| bound.listener.tls.is_some())
+            .map(|bound| bound.address.port());
+        let _ = writeln!(
+            out,
+            "\nA first account was made. Its password is shown this once:"
+        );
+        let _ = writeln!(
+            out,
+            "  user:     {}\n  password: {password}",
+            first_run::NAME
+        );
+        if let Some(port) = port {
+            let _ = writeln!(
+                out,
+                "Open https://localhost:{port} and sign in. Browsers warn of the development certificate"
+            );
+            let _ = writeln!(
+                out,
+                "until you trust {}.",
+                directory
+                    .join("certs")
+                    .join(cert::development::AUTHORITY)
+                    .display()
+            );
+        }
+        let _ = writeln!(
+            out,
+            "Next: copy a file from policies/examples to policies/ and protect your first application."
+        );
+    }
+    let mut stderr = std::io::stderr().lock();
+    let _ = stderr.write_all(out.as_bytes());
+}
+
+/// What one thread does.
+struct Core {
+    site: Arc<Running>,
+    listeners: Vec<(StdListener, Listener, Option<u16>)>,
+    admin: Option<BoundAdmin>,
+    limits: Limits,
+    admission: Arc<Admission>,
+    hsts: Option<HeaderValue>,
+    sink: Sink,
+    begun: Instant,
+    stopped: watch::Receiver<bool>,
+    drain_time: Duration,
+}
+
+impl Core {
+    fn run(self) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(64)
+            .build();
+        match runtime {
+            Ok(runtime) => tokio::task::LocalSet::new().block_on(&runtime, self.serve()),
+            Err(error) => tracing::error!(%error, "a core has no runtime"),
+        }
+    }
+
+    async fn serve(mut self) {
+        let pools = Rc::new(Pools::default());
+        let drain = Drain::default();
+        for (socket, listener, redirect) in std::mem::take(&mut self.listeners) {
+            let site = match redirect {
+                Some(port) => Site::Redirect(port),
+                None => Site::Gate(Arc::clone(&self.site.gate)),
+            };
+            let hsts = if listener.tls.is_some() {
+                self.hsts.clone()
+            } else {
+                None
+            };
+            let (Ok(exchange), Ok(socket)) = (
+                self.exchange(site, &pools, hsts),
+                TcpListener::from_std(socket),
+            ) else {
+                tracing::error!("a listener can't be used");
+                continue;
+            };
+            let admission = Arc::clone(&self.admission);
+            tokio::task::spawn_local(listen::accept(
+                socket,
+                listener,
+                exchange,
+                admission,
+                drain.clone(),
+            ));
+        }
+        if let Some(admin) = self.admin.take() {
+            self.serve_admin(admin, &pools, &drain);
+        }
+        let sweeping = Rc::clone(&pools);
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                sweeping.sweep();
+            }
+        });
+        let _ = self.stopped.wait_for(|stopped| *stopped).await;
+        drain.begin();
+        if tokio::time::timeout(self.drain_time, drain.finished())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some requests did not end in time");
+        }
+    }
+
+    fn exchange(
+        &self,
+        site: Site,
+        pools: &Rc<Pools>,
+        hsts: Option<HeaderValue>,
+    ) -> Result<Exchange, aws_lc_rs::error::Unspecified> {
+        Exchange::new(Setup {
+            site,
+            limits: self.limits,
+            pools: Rc::clone(pools),
+            sink: self.sink.clone(),
+            metrics: Arc::clone(&self.site.metrics),
+            begun: self.begun,
+            hsts,
+        })
+    }
+
+    fn serve_admin(&self, admin: BoundAdmin, pools: &Rc<Pools>, drain: &Drain) {
+        let site = Site::Admin(Admin {
+            metrics: Arc::clone(&self.site.metrics),
+            ready: Arc::clone(&self.site.ready),
+            admission: Arc::clone(&self.admission),
+            sink: self.sink.clone(),
+        });
+        let Ok(exchange) = self.exchange(site, pools, None) else {
+            return;
+        };
+        let drain = drain.clone();
+        match admin {
+            BoundAdmin::Tcp(socket) => {
+                let Ok(socket) = TcpListener::from_std(socket) else {
+                    return;
+                };
+                let settings = Listener {
+                    tls: None,
+                    asks_for_certificates: false,
+                    proxy_protocol_from: Arc::new(cidr::Set::new(Vec::new())),
+                };
+                let admission = Arc::new(Admission::new(64, 64));
+                tokio::task::spawn_local(listen::accept(
+                    socket, settings, exchange, admission, drain,
+                ));
+            }
+            BoundAdmin::Unix(socket) => {
+                let Ok(socket) = UnixListener::from_std(socket) else {
+                    return;
+                };
+                tokio::task::spawn_local(listen::accept_unix(socket, exchange, drain));
+            }
+        }
+    }
+}
+
+/// Signals, reloads, and what is done now and then, until the gate is to stop.
+fn control(site: &Arc<Running>, watched: &[PathBuf]) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| start(format!("no runtime: {error}")))?;
+    tokio::task::LocalSet::new().block_on(&runtime, controlling(site, watched))
+}
+
+async fn controlling(site: &Arc<Running>, watched: &[PathBuf]) -> Result<(), Error> {
+    let failed = |error: std::io::Error| start(format!("signals can't be received: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
+    let mut files = super::watch::watch(&site.directory, watched)
+        .inspect_err(|error| tracing::warn!(%error, "files can't be watched; reload by SIGHUP"))
+        .ok();
+    attend(&site.gate.load().identity);
+    let mut prune = tokio::time::interval(PRUNE);
+    loop {
+        let changed = async {
+            match &mut files {
+                Some(files) => files.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => reload(site).await,
+            () = changed => reload(site).await,
+            _ = prune.tick() => {
+                if let Err(error) = site.shared.sessions().prune(now()).await {
+                    tracing::warn!(%error, "old sessions can't be removed");
+                }
+            }
+        }
+    }
+    tracing::info!("stopping: requests under way may end");
+    Ok(())
+}
+
+/// Reads everything anew. What is in force stays unless all of it can be used.
+async fn reload(site: &Arc<Running>) {
+    let reloading = Arc::clone(site);
+    // Reading files and hashing nothing: still not for a thread that answers signals.
+    let made = tokio::task::spawn_blocking(move || {
+        let loaded = load(&reloading.directory).map_err(Error::Problems)?;
+        let gateway = &loaded.config.gateway;
+        let tls = gateway.listeners.iter().any(|listener| listener.tls);
+        let certificates = tls
+            .then(|| certificates(&gateway.tls, &reloading.directory))
+            .transpose()
+            .map_err(|error| start(error.to_string()))?;
+        let lifetimes = Lifetimes {
+            absolute: gateway.session.absolute,
+            idle: gateway.session.idle,
+        };
+        let problems = Problems::default();
+        match gate(
+            loaded,
+            &reloading.shared,
+            &reloading.rates,
+            &reloading.directory,
+            &problems,
+        ) {
+            Some(gate) => Ok((gate, certificates, lifetimes)),
+            None => Err(Error::Problems(problems.into_sorted())),
+        }
+    })
+    .await;
+    match made {
+        Ok(Ok((gate, certificates, lifetimes))) => {
+            if let Some(certificates) = certificates {
+                site.certificates.replace(certificates);
+            }
+            site.shared.sessions().set_lifetimes(lifetimes);
+            site.gate.store(Arc::new(gate));
+            site.metrics.reloaded(true);
+            let gate = site.gate.load_full();
+            attend(&gate.identity);
+            if let Err(failure) = gate.identity.end_orphans(now()).await {
+                tracing::warn!(
+                    reason = failure.reason(),
+                    "sessions of accounts that are gone can't be ended"
+                );
+            }
+            tracing::info!("reloaded");
+        }
+        Ok(Err(error)) => {
+            site.metrics.reloaded(false);
+            tracing::error!(
+                "the configuration can't be used; the one before stays in force\n{error}"
+            );
+        }
+        Err(_) => {
+            site.metrics.reloaded(false);
+            tracing::error!("the reload broke off; the configuration before stays in force");
+        }
+    }
+}
+
+/// Keeps fresh the keys of issuers that nobody keeps fresh yet.
+fn attend(identity: &Identity) {
+    for keys in identity.unattended() {
+        let weak = Arc::downgrade(&keys);
+        tokio::task::spawn_local(Keys::keep_fresh(weak, fetch_keys, now));
+    }
+}
+
+/// Fetches a key set.
+fn fetch_keys(url: &str) -> impl Future<Output = Result<bytes::Bytes, FetchFailed>> + use<> {
+    let url = url.to_owned();
+    async move {
+        let end = url
+            .find("://")
+            .and_then(|at| url.get(at.saturating_add(3)..))
+            .and_then(|rest| rest.find('/'));
+        let split = end.and_then(|end| {
+            url.find("://")
+                .map(|at| at.saturating_add(3).saturating_add(end))
+        });
+        let (origin, target) = split
+            .and_then(|at| url.split_at_checked(at))
+            .unwrap_or((&url, "/"));
+        let backend = BackendUrl::parse(origin).map_err(|_| FetchFailed::Unreachable)?;
+        let timeouts = Timeouts {
+            connect: FETCH_TIME,
+            first_byte: FETCH_TIME,
+            idle: FETCH_TIME,
+        };
+        let (host, spec) = match backend {
+            BackendUrl::Http(host, port) => {
+                let address = Address::Tcp(host.as_str().trim_matches(['[', ']']).to_owned(), port);
+                (format!("{host}:{port}"), Spec::new(address, None, timeouts))
+            }
+            BackendUrl::Https(host, port) => {
+                let bare = host.as_str().trim_matches(['[', ']']).to_owned();
+                let server_name = rustls::pki_types::ServerName::try_from(bare.clone())
+                    .map_err(|_| FetchFailed::Unreachable)?;
+                let config =
+                    tls::client_config(None, None).map_err(|_| FetchFailed::Unreachable)?;
+                let address = Address::Tcp(bare, port);
+                (
+                    host.to_string(),
+                    Spec::new(
+                        address,
+                        Some(Tls {
+                            config,
+                            server_name,
+                        }),
+                        timeouts,
+                    ),
+                )
+            }
+            BackendUrl::Whoami | BackendUrl::Unix(_) => return Err(FetchFailed::Unreachable),
+        };
+        fetch(&Arc::new(spec), &host, target, MAX_SET_BYTES, FETCH_TIME)
+            .await
+            .map_err(|error| match error {
+                fetch::Error::Backend(_) => FetchFailed::Unreachable,
+                fetch::Error::Status(status) => FetchFailed::Status(status.as_u16()),
+                fetch::Error::Content => FetchFailed::TooLarge,
+                fetch::Error::Timeout => FetchFailed::TooSlow,
+            })
+    }
+}

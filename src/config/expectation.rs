@@ -1,0 +1,177 @@
+//! `policies/tests/*.toml`: what the policies are expected to say, held to before every reload.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::Method;
+
+use crate::explain::{self, Question};
+use crate::identity::accounts::LOCAL;
+use crate::pipeline::{Rules, route};
+use crate::pure::identity::User;
+use crate::pure::table::{Key, Problems, Table};
+use crate::pure::unit;
+
+const fn key(
+    name: &'static str,
+    kind: &'static str,
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key {
+        name,
+        kind,
+        default,
+        doc,
+    }
+}
+
+/// The file's own keys.
+pub const KEYS: &[Key] = &[key(
+    "test",
+    "tables",
+    "",
+    "One request and what is to become of it.",
+)];
+
+/// `[[test]]`.
+pub const TEST: &[Key] = &[
+    key("name", "text", "the URL", "What it shows."),
+    key(
+        "url",
+        "URL",
+        "none: required",
+        "What is asked for, such as `https://wiki.example.com/admin`.",
+    ),
+    key("method", "method", "GET", "The method."),
+    key("from", "address", "192.0.2.1", "The client."),
+    key("user", "name", "nobody", "Who is signed in."),
+    key(
+        "provider",
+        "name of a method",
+        "local",
+        "What vouches for the user.",
+    ),
+    key("groups", "list of groups", "none", "The user's groups."),
+    key("email", "address", "none", "The user's e-mail address."),
+    key(
+        "signed_in_ago",
+        "duration",
+        "0s",
+        "How long ago the user signed in.",
+    ),
+    key(
+        "expect",
+        "`allow`, `sign-in` or `refuse`, or a reason",
+        "none: required",
+        "What is to become of it; a reason such as `access.denied` holds it to one refusal.",
+    ),
+];
+
+/// One test.
+#[derive(Debug, Clone)]
+pub struct Expectation {
+    /// What it shows.
+    pub name: String,
+    /// The file and line.
+    pub place: (Arc<str>, u32),
+    question: Question,
+    signed_in_ago: Duration,
+    expect: String,
+}
+
+/// Reads a file of tests.
+pub fn read(name: &str, text: &str, problems: &Problems) -> Vec<Expectation> {
+    let file = format!("policies/tests/{name}.toml");
+    let Some(root) = Table::parse(&file, text, KEYS, problems) else {
+        return Vec::new();
+    };
+    root.tables("test", TEST).iter().filter_map(test).collect()
+}
+
+fn test(table: &Table) -> Option<Expectation> {
+    for (key, expected) in [
+        ("url", "what is asked for"),
+        ("expect", "`allow`, `sign-in`, `refuse` or a reason"),
+    ] {
+        if !table.has(key) {
+            table.missing(key, expected);
+        }
+    }
+    let address = |text: &str| {
+        text.parse()
+            .map_err(|_| "expected an IP address".to_owned())
+    };
+    let method = |text: &str| {
+        Method::from_bytes(text.as_bytes()).map_err(|_| "expected a method".to_owned())
+    };
+    let text = |text: &str| Ok(Arc::<str>::from(text));
+    let (tls, authority, target) = table.value("url", explain::url)?;
+    let user = table.value("user", text).map(|name| {
+        Arc::new(User {
+            name,
+            provider: table
+                .value("provider", text)
+                .unwrap_or_else(|| LOCAL.into()),
+            email: table.value("email", text),
+            groups: table.list("groups", text).unwrap_or_default(),
+            claims: Arc::default(),
+            signed_in_at: SystemTime::UNIX_EPOCH,
+        })
+    });
+    let url = table.string("url").unwrap_or_default();
+    Some(Expectation {
+        name: table.string("name").unwrap_or(url),
+        place: (table.file(), table.line()),
+        question: Question {
+            tls,
+            authority,
+            target,
+            method: table.value("method", method).unwrap_or(Method::GET),
+            from: table
+                .value("from", address)
+                .unwrap_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
+            user,
+        },
+        signed_in_ago: table
+            .value("signed_in_ago", unit::duration)
+            .unwrap_or_default(),
+        expect: table.string("expect")?,
+    })
+}
+
+impl Expectation {
+    /// What the rules say instead, when it is not what was expected.
+    pub fn broken_by(
+        &self,
+        routes: &route::Table<Rules>,
+        started: Instant,
+        now: SystemTime,
+    ) -> Option<String> {
+        let mut question = self.question.clone();
+        question.user = question.user.map(|user| {
+            let signed_in_at = now.checked_sub(self.signed_in_ago).unwrap_or(now);
+            Arc::new(User {
+                signed_in_at,
+                ..User::clone(&user)
+            })
+        });
+        let (steps, outcome) = explain::explain(routes, &question, started, now);
+        let reason = match outcome {
+            explain::Outcome::Refuse(reason) => reason,
+            explain::Outcome::Allow | explain::Outcome::SignIn => outcome.word(),
+        };
+        if self.expect == outcome.word() || self.expect == reason {
+            return None;
+        }
+        let last = steps
+            .last()
+            .map(|step| step.says.clone())
+            .unwrap_or_default();
+        Some(format!(
+            "expected `{}`, got `{reason}` ({last})",
+            self.expect
+        ))
+    }
+}

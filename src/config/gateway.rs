@@ -1,0 +1,671 @@
+//! `portcullis.toml`: what belongs to the gateway and not to one application.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+
+use crate::pure::cidr;
+use crate::pure::table::{Key, Problems, Table};
+use crate::pure::unit;
+
+/// The file's name, below the configuration's directory.
+pub const FILE: &str = "portcullis.toml";
+
+/// Everything the file says.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Where to listen.
+    pub listeners: Vec<Listener>,
+    /// Certificates.
+    pub tls: Tls,
+    /// Local accounts.
+    pub accounts: PathBuf,
+    /// Sessions of browsers.
+    pub session: Session,
+    /// Bounds on clients.
+    pub limits: Limits,
+    /// What is written where.
+    pub log: Log,
+    /// The operator's listener.
+    pub admin: Option<Admin>,
+    /// Runtimes, each on a thread of its own; cores when not set.
+    pub threads: Option<NonZeroUsize>,
+}
+
+/// One listening address or several of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub addresses: Vec<SocketAddr>,
+    /// TLS, or plain HTTP.
+    pub tls: bool,
+    /// Only redirect, to https on this port.
+    pub redirect_to_https: Option<u16>,
+    /// Peers that begin with a PROXY protocol header.
+    pub proxy_protocol_from: Vec<IpNetwork>,
+    /// Client certificates.
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+/// Whose client certificates are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The authorities, in PEM.
+    pub ca: PathBuf,
+    /// Whether a client without one is turned away.
+    pub required: bool,
+}
+
+/// `[tls]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Chains and keys, in PEM; the first serves names that no other has.
+    pub certificates: Vec<(PathBuf, PathBuf)>,
+    /// Whether a certificate for localhost is made.
+    pub development: bool,
+    /// The lifetime of `Strict-Transport-Security`, when it is sent.
+    pub hsts: Option<Duration>,
+}
+
+/// `[session]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The database.
+    pub store: PathBuf,
+    /// From sign-in to the end.
+    pub absolute: Duration,
+    /// From the last request to the end.
+    pub idle: Duration,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// To complete a TLS handshake.
+    pub tls_handshake: Duration,
+    /// To send a head.
+    pub header: Duration,
+    /// Between two reads or writes of content.
+    pub body_idle: Duration,
+    /// Between two requests of a connection.
+    pub keep_alive: Duration,
+    /// For requests under way when the gate stops.
+    pub drain: Duration,
+    /// Of a head.
+    pub header_bytes: usize,
+    /// Field lines of a head.
+    pub header_count: usize,
+    /// Of a request target.
+    pub uri_bytes: usize,
+    /// Bytes a second of a client that is waited for.
+    pub minimum_rate: u64,
+    /// Connections at once.
+    pub connections: usize,
+    /// Connections at once of one client network.
+    pub connections_per_network: u32,
+    /// Streams at once of an HTTP/2 connection.
+    pub http2_streams: u32,
+    /// Streams that a client may reset on one connection.
+    pub http2_resets: u32,
+    /// A WebSocket on which nothing moves.
+    pub tunnel_idle: Duration,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// The least severe of the gate's own messages.
+    pub level: LogLevel,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The least severe of the messages that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What broke.
+    Error,
+    /// What may break.
+    Warn,
+    /// What happened.
+    Info,
+    /// What was refused before it had a request.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// Where the operator's listener is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admin {
+    /// An address.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+const fn key(
+    name: &'static str,
+    kind: &'static str,
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key {
+        name,
+        kind,
+        default,
+        doc,
+    }
+}
+
+/// The file's own keys.
+pub const KEYS: &[Key] = &[
+    key(
+        "listen",
+        "tables",
+        "none: required",
+        "Where to listen; one `[[listen]]` for each kind of listener.",
+    ),
+    key("tls", "table", "", "Certificates and HSTS."),
+    key(
+        "trusted_proxies",
+        "table",
+        "nobody",
+        "Proxies in front of the gate that may say who the client is.",
+    ),
+    key("accounts", "table", "", "Local accounts."),
+    key(
+        "provider",
+        "tables by name",
+        "none",
+        "Sign-in methods besides the built-in `local` and `basic`.",
+    ),
+    key("session", "table", "", "Sessions of signed-in browsers."),
+    key("limits", "table", "", "Bounds on what clients may do."),
+    key(
+        "headers",
+        "table",
+        "",
+        "The names of the fields that tell backends who asks.",
+    ),
+    key("log", "table", "", "What is written, and how."),
+    key(
+        "admin",
+        "table",
+        "off",
+        "The operator's listener: metrics and health.",
+    ),
+    key(
+        "threads",
+        "number",
+        "one for each core",
+        "Runtimes, each on a thread of its own.",
+    ),
+];
+
+/// `[[listen]]`.
+pub const LISTEN: &[Key] = &[
+    key(
+        "address",
+        "address or list",
+        "none: required",
+        "Address and port, such as `0.0.0.0:443` or `[::]:443`; port 0 lets the system choose.",
+    ),
+    key(
+        "tls",
+        "true or false",
+        "true",
+        "Whether clients speak TLS. Without it, passwords and cookies cross the network in the clear.",
+    ),
+    key(
+        "redirect_to_https",
+        "port",
+        "off",
+        "Serve nothing but a redirect to https on this port; needs `tls = false`.",
+    ),
+    key(
+        "proxy_protocol_from",
+        "list of networks",
+        "none",
+        "Peers that begin each connection with a PROXY protocol header (v1 or v2). Everybody else is served without.",
+    ),
+    key(
+        "client_certificates",
+        "table",
+        "off",
+        "Ask clients for certificates. A request for another host than the one the TLS session was made for is then refused with 421.",
+    ),
+];
+
+/// `[[listen]] client_certificates`.
+pub const CLIENT_CERTIFICATES: &[Key] = &[
+    key(
+        "ca",
+        "file",
+        "none: required",
+        "The authorities whose certificates are taken, in PEM.",
+    ),
+    key(
+        "required",
+        "true or false",
+        "true",
+        "Turn away clients that show none.",
+    ),
+];
+
+/// `[tls]`.
+pub const TLS: &[Key] = &[
+    key(
+        "certificates",
+        "list of tables",
+        "none",
+        "Chains and keys in PEM: `[{ chain = \"..\", key = \"..\" }]`. Chosen by the name that the client asks for; the first serves all others. Taken up anew when the files change.",
+    ),
+    key(
+        "development",
+        "true or false",
+        "false",
+        "Make an authority and a certificate for localhost in `certs/`. For trying out only.",
+    ),
+    key(
+        "hsts",
+        "duration or `off`",
+        "365d",
+        "How long browsers remember to use https only (`Strict-Transport-Security`).",
+    ),
+];
+
+/// `[tls] certificates`.
+pub const CERTIFICATE: &[Key] = &[
+    key(
+        "chain",
+        "file",
+        "none: required",
+        "The certificate and its intermediates, in PEM.",
+    ),
+    key("key", "file", "none: required", "The private key, in PEM."),
+];
+
+/// `[accounts]`.
+pub const ACCOUNTS: &[Key] = &[key(
+    "file",
+    "file",
+    "state/users.toml",
+    "Where local accounts are kept; `portcullis users` writes it.",
+)];
+
+/// `[session]`.
+pub const SESSION: &[Key] = &[
+    key(
+        "store",
+        "file",
+        "state/sessions.redb",
+        "The database of sessions: hashes and sealed records, nothing that signs anybody in.",
+    ),
+    key(
+        "absolute",
+        "duration",
+        "12h",
+        "A session ends this long after sign-in.",
+    ),
+    key(
+        "idle",
+        "duration",
+        "1h",
+        "A session ends this long after its last request.",
+    ),
+];
+
+/// `[limits]`.
+pub const LIMITS: &[Key] = &[
+    key(
+        "tls_handshake",
+        "duration",
+        "10s",
+        "To complete a TLS handshake.",
+    ),
+    key(
+        "header",
+        "duration",
+        "15s",
+        "To send a request's head, from its first byte.",
+    ),
+    key(
+        "body_idle",
+        "duration",
+        "30s",
+        "Between two reads or writes of content. There is no limit on a whole upload: see `minimum_rate`.",
+    ),
+    key(
+        "minimum_rate",
+        "size",
+        "256",
+        "Bytes a second, on average over the time spent waiting for the client, below which it is given up after 10 s.",
+    ),
+    key(
+        "keep_alive",
+        "duration",
+        "75s",
+        "Between two requests of a connection.",
+    ),
+    key(
+        "tunnel_idle",
+        "duration",
+        "1h",
+        "A WebSocket on which nothing moves for this long is closed.",
+    ),
+    key(
+        "drain",
+        "duration",
+        "30s",
+        "For requests under way when the gate is told to stop.",
+    ),
+    key(
+        "header_bytes",
+        "size",
+        "32KiB",
+        "Of a request's head. More: 431.",
+    ),
+    key(
+        "header_count",
+        "number",
+        "100",
+        "Field lines of a request's head. More: 431.",
+    ),
+    key(
+        "uri_bytes",
+        "size",
+        "8KiB",
+        "Of a request's target. More: 414.",
+    ),
+    key(
+        "connections",
+        "number",
+        "20000",
+        "Connections at once, in all.",
+    ),
+    key(
+        "connections_per_network",
+        "number",
+        "1000",
+        "Connections at once of one client: an IPv4 address, or an IPv6 /64.",
+    ),
+    key(
+        "http2_streams",
+        "number",
+        "128",
+        "Requests at once on one HTTP/2 connection.",
+    ),
+    key(
+        "http2_resets",
+        "number",
+        "200",
+        "Requests that a client may take back on one HTTP/2 connection before it is closed.",
+    ),
+];
+
+/// `[log]`.
+pub const LOG: &[Key] = &[
+    key(
+        "format",
+        "`auto`, `text` or `json`",
+        "auto",
+        "Text on a terminal, JSON otherwise.",
+    ),
+    key(
+        "level",
+        "`error`, `warn`, `info`, `debug` or `trace`",
+        "info",
+        "The least severe of the gate's own messages. Secrets are in none of them.",
+    ),
+];
+
+/// `[admin]`.
+pub const ADMIN: &[Key] = &[key(
+    "address",
+    "address or `unix:` path",
+    "none: required",
+    "Where `/metrics`, `/healthz` and `/readyz` are served, without sign-in: a loopback address or a Unix socket.",
+)];
+
+impl Gateway {
+    /// Reads the file; `table` is its root.
+    pub fn read(table: &Table) -> Self {
+        Self {
+            listeners: listeners(table),
+            tls: tls(table.table("tls", TLS).as_ref()),
+            accounts: table
+                .table("accounts", ACCOUNTS)
+                .and_then(|table| table.value("file", path))
+                .unwrap_or_else(|| "state/users.toml".into()),
+            session: session(table.table("session", SESSION).as_ref()),
+            limits: limits(table.table("limits", LIMITS).as_ref()),
+            log: log(table.table("log", LOG).as_ref()),
+            admin: table.table("admin", ADMIN).and_then(|table| admin(&table)),
+            threads: table
+                .integer("threads", 1..=1024)
+                .and_then(|threads| usize::try_from(threads).ok())
+                .and_then(NonZeroUsize::new),
+        }
+    }
+
+    /// The defaults, for commands that need no file.
+    pub fn defaults() -> Option<Self> {
+        Table::parse(FILE, "", KEYS, &Problems::default()).map(|table| Self::read(&table))
+    }
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        Err("expected the path of a file".to_owned())
+    } else {
+        Ok(text.into())
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "expected an address and port such as `0.0.0.0:443` or `[::]:443`".to_owned())
+}
+
+fn listeners(root: &Table) -> Vec<Listener> {
+    let tables = root.tables("listen", LISTEN);
+    if tables.is_empty() && !root.has("listen") {
+        root.missing("listen", "at least one `[[listen]]` with an `address`");
+    }
+    tables
+        .iter()
+        .map(|table| {
+            if !table.has("address") {
+                table.missing("address", "an address and port such as `0.0.0.0:443`");
+            }
+            let tls = table.boolean("tls").unwrap_or(true);
+            let redirect = table.integer("redirect_to_https", 1..=65535);
+            let certificates = table.table("client_certificates", CLIENT_CERTIFICATES);
+            if tls && redirect.is_some() {
+                let hint = Some(
+                    "add `tls = false`: this listener speaks plain HTTP and redirects".to_owned(),
+                );
+                table.problem(
+                    "redirect_to_https",
+                    "a TLS listener has nothing to redirect",
+                    hint,
+                );
+            }
+            if !tls && certificates.is_some() {
+                table.problem(
+                    "client_certificates",
+                    "client certificates need `tls = true`",
+                    None,
+                );
+            }
+            Listener {
+                addresses: table.list("address", address).unwrap_or_default(),
+                tls,
+                redirect_to_https: redirect.and_then(|port| u16::try_from(port).ok()),
+                proxy_protocol_from: table
+                    .list("proxy_protocol_from", cidr::parse_network)
+                    .unwrap_or_default(),
+                client_certificates: certificates.and_then(|table| {
+                    if !table.has("ca") {
+                        table.missing("ca", "the path of a PEM file");
+                    }
+                    Some(ClientCertificates {
+                        ca: table.value("ca", path)?,
+                        required: table.boolean("required").unwrap_or(true),
+                    })
+                }),
+            }
+        })
+        .collect()
+}
+
+fn tls(table: Option<&Table>) -> Tls {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    let certificates = table
+        .map(|table| table.tables("certificates", CERTIFICATE))
+        .unwrap_or_default();
+    let pair = |table: &Table| {
+        for key in ["chain", "key"] {
+            if !table.has(key) {
+                table.missing(key, "the path of a PEM file");
+            }
+        }
+        Some((table.value("chain", path)?, table.value("key", path)?))
+    };
+    let hsts = |text: &str| {
+        if text == "off" {
+            Ok(None)
+        } else {
+            unit::duration(text).map(Some)
+        }
+    };
+    Tls {
+        certificates: certificates.iter().filter_map(pair).collect(),
+        development: table
+            .and_then(|table| table.boolean("development"))
+            .unwrap_or(false),
+        hsts: table
+            .and_then(|table| table.value("hsts", hsts))
+            .unwrap_or(Some(YEAR)),
+    }
+}
+
+fn session(table: Option<&Table>) -> Session {
+    let duration = |key, default| time(table, key, default);
+    let session = Session {
+        store: table
+            .and_then(|table| table.value("store", path))
+            .unwrap_or_else(|| "state/sessions.redb".into()),
+        absolute: duration("absolute", 12 * 60 * 60),
+        idle: duration("idle", 60 * 60),
+    };
+    if let Some(table) = table
+        && session.idle > session.absolute
+    {
+        table.problem(
+            "idle",
+            "longer than `absolute`, so it never ends a session",
+            None,
+        );
+    }
+    session
+}
+
+fn time(table: Option<&Table>, key: &'static str, default_seconds: u64) -> Duration {
+    let positive = |text: &str| match unit::duration(text) {
+        Ok(Duration::ZERO) => Err("expected more than nothing".to_owned()),
+        parsed => parsed,
+    };
+    table
+        .and_then(|table| table.value(key, positive))
+        .unwrap_or_else(|| Duration::from_secs(default_seconds))
+}
+
+fn size(table: Option<&Table>, key: &'static str, default: u64, least: u64) -> u64 {
+    let enough = |text: &str| match unit::bytes(text) {
+        Ok(bytes) if bytes < least => Err(format!("expected at least {least} bytes")),
+        parsed => parsed,
+    };
+    table
+        .and_then(|table| table.value(key, enough))
+        .unwrap_or(default)
+}
+
+fn limits(table: Option<&Table>) -> Limits {
+    let number = |key, default, least: u64| {
+        table
+            .and_then(|table| table.integer(key, least..=100_000_000))
+            .unwrap_or(default)
+    };
+    let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let short = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Limits {
+        tls_handshake: time(table, "tls_handshake", 10),
+        header: time(table, "header", 15),
+        body_idle: time(table, "body_idle", 30),
+        keep_alive: time(table, "keep_alive", 75),
+        drain: time(table, "drain", 30),
+        header_bytes: whole(size(table, "header_bytes", 32 * 1024, 1024)),
+        header_count: whole(number("header_count", 100, 8)),
+        uri_bytes: whole(size(table, "uri_bytes", 8 * 1024, 256)),
+        minimum_rate: size(table, "minimum_rate", 256, 1),
+        connections: whole(number("connections", 20_000, 1)),
+        connections_per_network: short(number("connections_per_network", 1000, 1)),
+        http2_streams: short(number("http2_streams", 128, 1)),
+        http2_resets: short(number("http2_resets", 200, 1)),
+        tunnel_idle: time(table, "tunnel_idle", 60 * 60),
+    }
+}
+
+fn log(table: Option<&Table>) -> Log {
+    let format = |text: &str| match text {
+        "auto" => Ok(LogFormat::Auto),
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("expected `auto`, `text` or `json`".to_owned()),
+    };
+    let level = |text: &str| match text {
+        "error" => Ok(LogLevel::Error),
+        "warn" => Ok(LogLevel::Warn),
+        "info" => Ok(LogLevel::Info),
+        "debug" => Ok(LogLevel::Debug),
+        "trace" => Ok(LogLevel::Trace),
+        _ => Err("expected `error`, `warn`, `info`, `debug` or `trace`".to_owned()),
+    };
+    Log {
+        format: table
+            .and_then(|table| table.value("format", format))
+            .unwrap_or(LogFormat::Auto),
+        level: table
+            .and_then(|table| table.value("level", level))
+            .unwrap_or(LogLevel::Info),
+    }
+}
+
+fn admin(table: &Table) -> Option<Admin> {
+    if !table.has("address") {
+        table.missing(
+            "address",
+            "an address such as `127.0.0.1:9080`, or `unix:` and a path",
+        );
+    }
+    table.value("address", |text| match text.strip_prefix("unix:") {
+        Some(socket) => path(socket).map(Admin::Unix),
+        None => address(text).map(Admin::Tcp),
+    })
+}

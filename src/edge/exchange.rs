@@ -1,0 +1,371 @@
+//! One request and its answer: the pipeline in the middle, the page or problem for a refusal, and
+//! the log line at the end.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use http::header::{LOCATION, STRICT_TRANSPORT_SECURITY};
+use http::{HeaderValue, Response, StatusCode};
+
+use crate::backend::pool::Pools;
+use crate::body::Body;
+use crate::observe::access_log::Sink;
+use crate::observe::metrics::Metrics;
+use crate::pages;
+use crate::pipeline::{self, Gate, Now, Passed};
+use crate::pure::connection::Connection;
+use crate::pure::head::{self, Head};
+use crate::pure::http1::Malformed;
+use crate::record::Record;
+use crate::refusal::{Answer, Refusal};
+
+use super::Limits;
+use super::tunnel::{Ended, Tunnel};
+use super::{Unreadable, Written};
+
+/// What the connections of one listener on one core share.
+#[derive(Clone)]
+pub struct Exchange(Rc<Shared>);
+
+struct Shared {
+    site: Site,
+    limits: Limits,
+    pools: Rc<Pools>,
+    sink: Sink,
+    metrics: Arc<Metrics>,
+    begun: Instant,
+    hsts: Option<HeaderValue>,
+    ids: Ids,
+}
+
+/// What a listener serves.
+pub enum Site {
+    /// The applications.
+    Gate(Arc<ArcSwap<Gate>>),
+    /// Only the way to https, on this port.
+    Redirect(u16),
+    /// Metrics and health.
+    Admin(super::admin::Admin),
+}
+
+/// An answer, and what becomes of the connection.
+pub struct Reply {
+    /// The answer.
+    pub response: Response<Body>,
+    /// The backend's side of a WebSocket, after a 101.
+    pub tunnel: Option<Tunnel>,
+    /// Whether the connection ends with it.
+    pub close: bool,
+    /// The log line to complete.
+    pub log: Log,
+}
+
+/// A log line that is written when the exchange is over.
+pub struct Log {
+    record: Option<Box<Record>>,
+    exchange: Exchange,
+}
+
+/// Everything an [`Exchange`] needs.
+pub struct Setup {
+    /// What the listener serves.
+    pub site: Site,
+    /// The bounds on clients.
+    pub limits: Limits,
+    /// This core's connections to backends.
+    pub pools: Rc<Pools>,
+    /// Where log lines go.
+    pub sink: Sink,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// When the process began.
+    pub begun: Instant,
+    /// The value of `Strict-Transport-Security` on TLS.
+    pub hsts: Option<HeaderValue>,
+}
+
+impl Exchange {
+    /// For the connections of one listener on this core.
+    ///
+    /// # Errors
+    /// No random bytes from the system.
+    pub fn new(setup: Setup) -> Result<Self, aws_lc_rs::error::Unspecified> {
+        let Setup {
+            site,
+            limits,
+            pools,
+            sink,
+            metrics,
+            begun,
+            hsts,
+        } = setup;
+        let ids = Ids::new()?;
+        Ok(Self(Rc::new(Shared {
+            site,
+            limits,
+            pools,
+            sink,
+            metrics,
+            begun,
+            hsts,
+            ids,
+        })))
+    }
+
+    /// The bounds on clients.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Answers a request.
+    pub async fn answer(&self, conn: &Connection, head: Head, body: Body) -> Reply {
+        let mut record = self.record(conn);
+        record.method = Some(head.method.clone());
+        record.host = Some(Arc::from(head.authority.host.as_str()));
+        record.path = Some(Arc::from(head.target.path.as_str()));
+        match &self.0.site {
+            Site::Gate(gate) => {
+                let gate = gate.load_full();
+                self.through(&gate, conn, head, body, record).await
+            }
+            Site::Redirect(port) => self.redirect(*port, &head, record),
+            Site::Admin(admin) => {
+                let response = admin.answer(&head);
+                self.reply(response, None, false, record)
+            }
+        }
+    }
+
+    async fn through(
+        &self,
+        gate: &Gate,
+        conn: &Connection,
+        head: Head,
+        body: Body,
+        mut record: Box<Record>,
+    ) -> Reply {
+        let asked = pages::Asked::of(&head, conn);
+        let now = Now {
+            wall: super::wall_clock(),
+            uptime: self.0.begun.elapsed(),
+        };
+        let passed = pipeline::handle(
+            gate,
+            &self.0.pools,
+            conn,
+            &asked,
+            head,
+            body,
+            now,
+            &mut record,
+        )
+        .await;
+        match passed {
+            Ok(Passed { response, switched }) => {
+                let tunnel = switched.map(|(backend, session)| Tunnel {
+                    backend,
+                    session,
+                    idle: self.0.limits.tunnel_idle,
+                });
+                self.reply(response, tunnel, false, record)
+            }
+            Err(refusal) => {
+                let contact = gate.contact(record.app.as_deref());
+                self.refused(&refusal, &asked, contact, record)
+            }
+        }
+    }
+
+    /// Answers a head that has no canonical form; the connection closes.
+    pub fn refuse(&self, conn: &Connection, refused: head::Refused) -> Reply {
+        let answer = match refused {
+            head::Refused::Malformed(Malformed::HeadTooLarge) => Answer::FieldsTooLarge,
+            head::Refused::Malformed(Malformed::TargetTooLong) => Answer::UriTooLong,
+            head::Refused::Expectation => Answer::ExpectationFailed,
+            head::Refused::Method => Answer::NotImplemented,
+            head::Refused::Malformed(_)
+            | head::Refused::Target
+            | head::Refused::TargetForm
+            | head::Refused::HostMissing
+            | head::Refused::HostRepeated
+            | head::Refused::HostMalformed
+            | head::Refused::HostContradicts
+            | head::Refused::Repeated
+            | head::Refused::Connection
+            | head::Refused::Upgrade => Answer::BadRequest,
+        };
+        let record = self.record(conn);
+        self.refused(
+            &Refusal::new(answer, refused.reason()),
+            &pages::Asked::unreadable(),
+            None,
+            record,
+        )
+    }
+
+    /// Answers bytes that are no head at all; the connection closes.
+    pub fn refuse_unreadable(&self, conn: &Connection, unreadable: Unreadable) -> Reply {
+        match unreadable {
+            Unreadable::Malformed(malformed) => {
+                self.refuse(conn, head::Refused::Malformed(malformed))
+            }
+            Unreadable::Timeout => {
+                let refusal = Refusal::new(Answer::RequestTimeout, "wire.header_timeout");
+                self.refused(
+                    &refusal,
+                    &pages::Asked::unreadable(),
+                    None,
+                    self.record(conn),
+                )
+            }
+        }
+    }
+}
+
+impl Exchange {
+    fn record(&self, conn: &Connection) -> Box<Record> {
+        let mut record = Record::new(self.0.ids.next(), super::clock(), super::wall_clock());
+        record.client = Some(conn.peer.ip());
+        Box::new(record)
+    }
+
+    fn refused(
+        &self,
+        refusal: &Refusal,
+        asked: &pages::Asked,
+        contact: Option<Arc<str>>,
+        mut record: Box<Record>,
+    ) -> Reply {
+        record.refused = Some(refusal.reason);
+        self.0.metrics.refused(refusal.reason);
+        let backend = matches!(refusal.answer, Answer::BadGateway | Answer::GatewayTimeout);
+        if let (true, Some(app)) = (backend, &record.app) {
+            self.0.metrics.backend_failed(app);
+        }
+        let response =
+            pages::refusal::respond(refusal, asked, &record.request_id, contact.as_deref());
+        // What is ambiguous may have desynchronised the connection already.
+        let close = matches!(
+            refusal.answer,
+            Answer::BadRequest
+                | Answer::RequestTimeout
+                | Answer::UriTooLong
+                | Answer::FieldsTooLarge
+                | Answer::ExpectationFailed
+                | Answer::NotImplemented
+                | Answer::ContentTooLarge
+        );
+        self.reply(response.map(Body::full), None, close, record)
+    }
+
+    fn redirect(&self, port: u16, head: &Head, mut record: Box<Record>) -> Reply {
+        let host = head.authority.host.as_str();
+        let target = head.target.to_string();
+        let location = match port {
+            443 => format!("https://{host}{target}"),
+            port => format!("https://{host}:{port}{target}"),
+        };
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        if let Ok(location) = HeaderValue::try_from(location) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        record.refused = Some("edge.redirect_to_https");
+        self.reply(response, None, false, record)
+    }
+
+    fn reply(
+        &self,
+        mut response: Response<Body>,
+        tunnel: Option<Tunnel>,
+        close: bool,
+        mut record: Box<Record>,
+    ) -> Reply {
+        record.status = Some(response.status());
+        if let Some(hsts) = &self.0.hsts {
+            response
+                .headers_mut()
+                .entry(STRICT_TRANSPORT_SECURITY)
+                .or_insert_with(|| hsts.clone());
+        }
+        let log = Log {
+            record: Some(record),
+            exchange: self.clone(),
+        };
+        Reply {
+            response,
+            tunnel,
+            close,
+            log,
+        }
+    }
+}
+
+impl Log {
+    /// The exchange is over.
+    pub fn finish(mut self, received: u64, written: &Written) {
+        if let Some(record) = &mut self.record {
+            record.received_bytes = received;
+            record.sent_bytes = written.content_bytes;
+            record.ended_early = written.result.err().map(crate::body::Error::reason);
+        }
+    }
+
+    /// The connection became a tunnel.
+    pub fn switched(&mut self) {
+        self.exchange.metrics().tunnel_opened();
+    }
+
+    /// The tunnel is over.
+    pub fn tunnelled(&mut self, ended: Ended) {
+        if let Some(record) = &mut self.record {
+            record.received_bytes = ended.received;
+            record.sent_bytes = ended.sent;
+            record.ended_early = ended.reason;
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(mut record) = self.record.take() {
+            record.duration = record.started.elapsed();
+            self.exchange.0.metrics.finished(&record);
+            self.exchange.0.sink.emit(*record);
+        }
+    }
+}
+
+/// Request ids: a random prefix for each core, then a counter; unique, and nothing to guess from,
+/// because nothing trusts them.
+struct Ids {
+    prefix: u64,
+    next: Cell<u64>,
+}
+
+impl Ids {
+    fn new() -> Result<Self, aws_lc_rs::error::Unspecified> {
+        let mut bytes = [0_u8; 16];
+        aws_lc_rs::rand::fill(&mut bytes)?;
+        let seed = u128::from_ne_bytes(bytes);
+        let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
+        Ok(Self {
+            prefix: half(seed),
+            next: Cell::new(half(seed >> 64)),
+        })
+    }
+
+    fn next(&self) -> Arc<str> {
+        let number = self.next.get();
+        self.next.set(number.wrapping_add(1));
+        Arc::from(format!("{:016x}{number:016x}", self.prefix))
+    }
+}

@@ -1,0 +1,413 @@
+//! HTTP/2 from clients, by hyper; each stream becomes the same canonical request as in HTTP/1.1.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use crate::body::{self, Body};
+use crate::deadline::Deadline;
+use crate::pure::connection::Connection;
+use crate::pure::head;
+
+use super::exchange::{Exchange, Log};
+use super::{Drain, Limits, Written};
+
+/// Bytes a client may send ahead on one stream, and on all streams of a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of response that wait for one slow stream.
+const SEND_BUFFER: usize = 64 * 1024;
+/// How often a connection is looked at for a stall.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// Serves a connection until either side ends it.
+pub async fn serve<IO>(io: IO, conn: Rc<Connection>, exchange: Exchange, drain: Drain)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let limits = *exchange.limits();
+    let state = Rc::new(State::default());
+    let service = service_fn({
+        let state = Rc::clone(&state);
+        move |request| {
+            let stream = Stream::open(&state);
+            let (exchange, conn) = (exchange.clone(), Rc::clone(&conn));
+            async move {
+                Ok::<_, std::convert::Infallible>(answer(exchange, &conn, request, stream).await)
+            }
+        }
+    });
+    let mut builder = http2::Builder::new(Local);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.http2_streams)
+        .max_header_list_size(u32::try_from(limits.head.bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(Some(256))
+        .keep_alive_interval(Some(limits.keep_alive))
+        .keep_alive_timeout(limits.header)
+        .auto_date_header(true);
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(io), service));
+    let mut watch = drain.watch();
+    let mut told = false;
+    let mut tick = Deadline::default();
+    std::future::poll_fn(|cx| {
+        if serving.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if !told && watch.poll(cx).is_ready() {
+            told = true;
+            serving.as_mut().graceful_shutdown();
+            cx.waker().wake_by_ref();
+        }
+        tick.start(WATCH);
+        while tick.poll(cx).is_ready() {
+            tick.set(WATCH);
+            if state.resets.get() > limits.http2_resets || state.is_stalled(&limits) {
+                return Poll::Ready(());
+            }
+            if !told && state.is_idle(&limits) {
+                told = true;
+                serving.as_mut().graceful_shutdown();
+                cx.waker().wake_by_ref();
+            }
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// What is counted on one connection.
+#[derive(Debug)]
+struct State {
+    resets: Cell<u32>,
+    open: Cell<u32>,
+    quiet_since: Cell<Instant>,
+    /// Streams whose client takes nothing, and since when the first of them waits.
+    waiting: Cell<u32>,
+    waiting_since: Cell<Instant>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            resets: Cell::new(0),
+            open: Cell::new(0),
+            quiet_since: Cell::new(now),
+            waiting: Cell::new(0),
+            waiting_since: Cell::new(now),
+        }
+    }
+}
+
+impl State {
+    fn is_stalled(&self, limits: &Limits) -> bool {
+        self.waiting.get() > 0 && self.waiting_since.get().elapsed() > limits.body_idle
+    }
+
+    fn is_idle(&self, limits: &Limits) -> bool {
+        self.open.get() == 0 && self.quiet_since.get().elapsed() > limits.keep_alive
+    }
+}
+
+/// One stream, from its head until its response is written or it is reset.
+struct Stream {
+    state: Rc<State>,
+    finished: bool,
+    waits: bool,
+}
+
+impl Stream {
+    fn open(state: &Rc<State>) -> Self {
+        state.open.set(state.open.get().saturating_add(1));
+        Self {
+            state: Rc::clone(state),
+            finished: false,
+            waits: false,
+        }
+    }
+
+    /// A frame was handed over: until the next is asked for, the client is waited for.
+    fn handed_over(&mut self) {
+        if !self.waits {
+            self.waits = true;
+            self.state
+                .waiting
+                .set(self.state.waiting.get().saturating_add(1));
+        }
+        self.state.waiting_since.set(Instant::now());
+    }
+
+    fn asked_again(&mut self) {
+        if self.waits {
+            self.waits = false;
+            self.state
+                .waiting
+                .set(self.state.waiting.get().saturating_sub(1));
+            self.state.waiting_since.set(Instant::now());
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.asked_again();
+        self.state.open.set(self.state.open.get().saturating_sub(1));
+        if self.state.open.get() == 0 {
+            self.state.quiet_since.set(Instant::now());
+        }
+        if !self.finished {
+            self.state
+                .resets
+                .set(self.state.resets.get().saturating_add(1));
+        }
+    }
+}
+
+async fn answer(
+    exchange: Exchange,
+    conn: &Connection,
+    request: Request<Incoming>,
+    stream: Stream,
+) -> Response<Sent> {
+    let (parts, incoming) = request.into_parts();
+    let ends = incoming.is_end_stream();
+    let uri = &parts.uri;
+    let path = uri
+        .path_and_query()
+        .map_or("", http::uri::PathAndQuery::as_str);
+    let head = head::from_http2(
+        &parts.method,
+        uri.scheme_str(),
+        uri.authority()
+            .map(|authority| authority.as_str().as_bytes()),
+        path.as_bytes(),
+        join_crumbs(parts.headers),
+        ends,
+    );
+    let limits = *exchange.limits();
+    let received = Rc::new(Cell::new(0));
+    let reply = match head {
+        Err(refused) => exchange.refuse(conn, refused),
+        Ok(_) if path.len() > limits.head.target_bytes => exchange.refuse(
+            conn,
+            head::Refused::Malformed(crate::pure::http1::Malformed::TargetTooLong),
+        ),
+        Ok(head) => {
+            let body = if ends {
+                Body::Empty
+            } else {
+                Body::stream(Content {
+                    incoming,
+                    idle: Deadline::default(),
+                    limits,
+                    received: Rc::clone(&received),
+                    waiting_since: None,
+                    waited: Duration::ZERO,
+                })
+            };
+            exchange.answer(conn, head, body).await
+        }
+    };
+    reply.response.map(|body| Sent {
+        body,
+        log: Some(reply.log),
+        received,
+        sent: 0,
+        stream,
+    })
+}
+
+/// HTTP/2 may split Cookie into crumbs; they are one field (RFC 9113 §8.2.3).
+fn join_crumbs(mut headers: HeaderMap) -> HeaderMap {
+    let mut crumbs = headers.get_all(http::header::COOKIE).iter();
+    let (Some(first), Some(_)) = (crumbs.next(), crumbs.next()) else {
+        return headers;
+    };
+    let mut joined = bytes::BytesMut::from(first.as_bytes());
+    for crumb in headers.get_all(http::header::COOKIE).iter().skip(1) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    if let Ok(value) = http::HeaderValue::from_maybe_shared(joined.freeze()) {
+        headers.insert(http::header::COOKIE, value);
+    }
+    headers
+}
+
+/// A request's content, with the limits on slow clients.
+struct Content {
+    incoming: Incoming,
+    idle: Deadline,
+    limits: Limits,
+    received: Rc<Cell<u64>>,
+    waiting_since: Option<Instant>,
+    waited: Duration,
+}
+
+impl http_body::Body for Content {
+    type Data = Bytes;
+    type Error = body::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) {
+            if let Some(since) = this.waiting_since.take() {
+                this.waited = this.waited.saturating_add(since.elapsed());
+            }
+            this.idle.clear();
+            return Poll::Ready(match frame {
+                None => None,
+                Some(Err(_)) => Some(Err(body::Error::ClientGone)),
+                Some(Ok(frame)) => {
+                    let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                    this.received.set(this.received.get().saturating_add(bytes));
+                    let forbidden = frame.trailers_ref().is_some_and(|trailers| {
+                        trailers
+                            .keys()
+                            .any(crate::pure::http1::forbidden_in_trailers)
+                    });
+                    Some(if forbidden {
+                        Err(body::Error::ClientMalformed("wire.forbidden_trailer"))
+                    } else {
+                        Ok(frame)
+                    })
+                }
+            });
+        }
+        let since = *this.waiting_since.get_or_insert_with(Instant::now);
+        this.idle.start(Duration::from_secs(1));
+        while this.idle.poll(cx).is_ready() {
+            let waited = this.waited.saturating_add(since.elapsed());
+            let owed = waited.as_secs().saturating_mul(this.limits.minimum_rate);
+            let slow = waited >= super::RATE_GRACE && this.received.get() < owed;
+            if slow || since.elapsed() >= this.limits.body_idle {
+                return Poll::Ready(Some(Err(body::Error::ClientTimeout)));
+            }
+            this.idle.set(Duration::from_secs(1));
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// A response's content on its way to the client, with the log line that its end completes.
+struct Sent {
+    body: Body,
+    log: Option<Log>,
+    received: Rc<Cell<u64>>,
+    sent: u64,
+    stream: Stream,
+}
+
+impl Sent {
+    fn finish(&mut self, result: Result<(), body::Error>) {
+        self.stream.finished = true;
+        self.stream.asked_again();
+        if let Some(log) = self.log.take() {
+            log.finish(
+                self.received.get(),
+                &Written {
+                    content_bytes: self.sent,
+                    result,
+                },
+            );
+        }
+    }
+}
+
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = body::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+        let this = self.get_mut();
+        this.stream.asked_again();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                this.sent = this
+                    .sent
+                    .saturating_add(frame.data_ref().map_or(0, Bytes::len) as u64);
+                if this.body.is_end_stream() || frame.is_trailers() {
+                    this.finish(Ok(()));
+                } else {
+                    this.stream.handed_over();
+                }
+            }
+            Some(Err(error)) => this.finish(Err(*error)),
+            None => this.finish(Ok(())),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        // hyper never asks for the content of a response that has none.
+        let result = if self.body.is_end_stream()
+            || self.sent == 0 && self.body.size_hint().exact() == Some(0)
+        {
+            Ok(())
+        } else {
+            Err(body::Error::ClientGone)
+        };
+        if self.log.is_some() {
+            let finished = result.is_ok();
+            self.finish(result);
+            self.stream.finished = finished;
+        }
+    }
+}
+
+/// Runs hyper's tasks on the core that owns the connection.
+#[derive(Debug, Clone, Copy)]
+struct Local;
+
+impl<F> Executor<F> for Local
+where
+    F: Future<Output = ()> + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

@@ -1,0 +1,346 @@
+//! 7. forward: to a backend, once.
+//!
+//! | when | then |
+//! |---|---|
+//! | the content is longer than the application takes | 413 `forward.body_too_large` |
+//! | a backend can't be reached | the next one; when none can, 502 `forward.connect` |
+//! | a kept connection turns out closed before any byte of a response | once more, if nothing can have had an effect |
+//! | no connection, or no first byte, in time | 504 |
+//! | anything but a well-formed response | 502 |
+//!
+//! Takes only an [`Outbound`], which only a granted request becomes. Nothing that may have had an
+//! effect is sent twice: only requests without content and of a safe or idempotent method are, and
+//! only when the connection was a kept one.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderMap, Method};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::backend;
+use crate::backend::http1::Failure;
+use crate::backend::pool::{Conn, Endpoint, Pools, Spec};
+use crate::body::{self, Body};
+use crate::pure::head::{Content, is_accepted};
+use crate::record::Record;
+use crate::refusal::{Answer, Refusal};
+use crate::session::Live;
+use crate::whoami;
+
+use super::request_headers::{Outbound, OutboundParts};
+
+/// Where an application's requests go.
+#[derive(Debug)]
+pub struct Rule {
+    /// The backends, in turn.
+    pub backends: Vec<Backend>,
+    /// Bytes of content that a request may have.
+    pub most_content_bytes: u64,
+    /// Shared by all cores, so that turns are even over all.
+    pub turn: Arc<AtomicUsize>,
+}
+
+/// One backend.
+#[derive(Debug, Clone)]
+pub enum Backend {
+    /// The built-in one, which shows what it receives.
+    Whoami,
+    /// An HTTP/1.1 server.
+    Http(Arc<Spec>),
+}
+
+/// A backend's response: made here only. The client gets only what `response_headers` makes of it.
+#[derive(Debug)]
+pub struct Inbound(InboundParts);
+
+impl Inbound {
+    /// What was received.
+    pub fn into_parts(self) -> InboundParts {
+        self.0
+    }
+}
+
+/// What an [`Inbound`] is made of.
+#[derive(Debug)]
+pub struct InboundParts {
+    /// The head.
+    pub head: Parts,
+    /// The content.
+    pub body: Body,
+    /// The public host that was asked for, with a port where the client gave one.
+    pub authority: String,
+    /// The connection, when it switched to WebSocket.
+    pub switched: Option<Conn>,
+    /// The session the request was made in.
+    pub session: Option<Arc<Live>>,
+}
+
+/// Why there is no response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The content is longer than the application takes.
+    BodyTooLarge,
+    /// The backend is at fault.
+    Backend(backend::Error),
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        use backend::Error;
+        let (answer, reason) = match refused {
+            Refused::BodyTooLarge => (Answer::ContentTooLarge, "forward.body_too_large"),
+            Refused::Backend(error) => match error {
+                Error::Connect => (Answer::BadGateway, "forward.connect"),
+                Error::ConnectTimeout => (Answer::GatewayTimeout, "forward.connect_timeout"),
+                Error::Tls => (Answer::BadGateway, "forward.tls"),
+                Error::Closed => (Answer::BadGateway, "forward.closed"),
+                Error::Malformed(_) => (Answer::BadGateway, "forward.malformed"),
+                Error::InterimFlood => (Answer::BadGateway, "forward.interim_flood"),
+                Error::Switched => (Answer::BadGateway, "forward.switched"),
+                Error::FirstByteTimeout => (Answer::GatewayTimeout, "forward.first_byte_timeout"),
+                Error::Request(error) => match error {
+                    body::Error::ClientMalformed(reason) => (Answer::BadRequest, reason),
+                    body::Error::ClientTimeout => (Answer::RequestTimeout, error.reason()),
+                    body::Error::ClientTooLarge => {
+                        (Answer::ContentTooLarge, "forward.body_too_large")
+                    }
+                    body::Error::ClientGone => (Answer::BadRequest, error.reason()),
+                    body::Error::BackendMalformed(_)
+                    | body::Error::BackendTimeout
+                    | body::Error::BackendGone
+                    | body::Error::SessionOver => (Answer::BadGateway, error.reason()),
+                },
+            },
+        };
+        Self::new(answer, reason)
+    }
+}
+
+/// Sends a request to one of the application's backends.
+///
+/// # Errors
+/// Why no backend gave a response.
+pub async fn send(
+    rule: &Rule,
+    pools: &Pools,
+    outbound: Outbound,
+    seen: &mut Record,
+) -> Result<Inbound, Refused> {
+    let OutboundParts {
+        method,
+        target,
+        host,
+        headers,
+        content,
+        upgrade,
+        body,
+        grant,
+    } = outbound.into_parts();
+    let session = grant.subject().session().map(Arc::clone);
+    if matches!(content, Content::Length(length) if length > rule.most_content_bytes) {
+        return Err(Refused::BodyTooLarge);
+    }
+    let mut body = match content {
+        Content::Unknown => Body::stream(AtMost {
+            body,
+            left: rule.most_content_bytes,
+        }),
+        Content::None | Content::Length(_) => body,
+    };
+    let request = backend::http1::Request {
+        method: &method,
+        target: &target,
+        host: &host,
+        headers: &headers,
+        content,
+        upgrade,
+    };
+    let resendable = matches!(content, Content::None) && !upgrade && is_idempotent(&method);
+    let first = rule.turn.fetch_add(1, Ordering::Relaxed);
+    let mut last = backend::Error::Connect;
+    'backends: for offset in 0..rule.backends.len() {
+        let at = first
+            .wrapping_add(offset)
+            .checked_rem(rule.backends.len())
+            .unwrap_or(0);
+        let spec = match rule.backends.get(at) {
+            None => break,
+            Some(Backend::Whoami) => {
+                let response = whoami::respond(&method, &target, &host, &headers);
+                let (head, content) = response.into_parts();
+                let body = Body::full(content);
+                return Ok(Inbound(InboundParts {
+                    head,
+                    body,
+                    authority: host,
+                    switched: None,
+                    session,
+                }));
+            }
+            Some(Backend::Http(spec)) => spec,
+        };
+        seen.backend = Some(u32::try_from(at).unwrap_or(u32::MAX));
+        let endpoint = pools.endpoint(spec);
+        let conn = match open(&endpoint, resendable).await {
+            Ok(conn) => conn,
+            Err(error) => {
+                last = error;
+                continue;
+            }
+        };
+        let (mut conn, mut kept) = conn;
+        loop {
+            match backend::http1::send(&endpoint, conn, &request, body).await {
+                Ok(response) => return inbound(response, host, &headers, session),
+                Err(Failure {
+                    untouched: Some(untouched),
+                    ..
+                }) if kept && resendable => {
+                    body = untouched;
+                    match endpoint.connect().await {
+                        Ok(fresh) => (conn, kept) = (fresh, false),
+                        Err(error) => {
+                            last = error;
+                            continue 'backends;
+                        }
+                    }
+                }
+                Err(failure) => return Err(Refused::Backend(failure.error)),
+            }
+        }
+    }
+    Err(Refused::Backend(last))
+}
+
+/// A kept connection, or a new one, and which.
+async fn open(endpoint: &Rc<Endpoint>, resendable: bool) -> Result<(Conn, bool), backend::Error> {
+    match endpoint.reuse(resendable) {
+        Some(conn) => Ok((conn, true)),
+        None => Ok((endpoint.connect().await?, false)),
+    }
+}
+
+fn inbound(
+    response: backend::http1::Response,
+    authority: String,
+    asked: &HeaderMap,
+    session: Option<Arc<Live>>,
+) -> Result<Inbound, Refused> {
+    let backend::http1::Response {
+        head,
+        body,
+        declared_length,
+        switched,
+    } = response;
+    if switched.is_some() && !is_accepted(asked, &head.headers) {
+        return Err(Refused::Backend(backend::Error::Switched));
+    }
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = head.status;
+    parts.headers = head.headers;
+    if let Some(length) = declared_length {
+        parts
+            .headers
+            .insert(http::header::CONTENT_LENGTH, length.into());
+    }
+    let body = match (&session, body) {
+        (Some(session), body @ Body::Stream(_)) => Body::stream(WhileLive {
+            body,
+            session: Arc::clone(session),
+            ended: None,
+        }),
+        (_, body) => body,
+    };
+    Ok(Inbound(InboundParts {
+        head: parts,
+        body,
+        authority,
+        switched,
+        session,
+    }))
+}
+
+/// RFC 9110 §9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+    ) || matches!(method.as_str(), "PROPFIND" | "REPORT" | "SEARCH" | "QUERY")
+}
+
+/// Content of unknown length, cut off where the application's limit is.
+struct AtMost {
+    body: Body,
+    left: u64,
+}
+
+impl HttpBody for AtMost {
+    type Data = Bytes;
+    type Error = body::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+        let this = self.get_mut();
+        Pin::new(&mut this.body).poll_frame(cx).map(|frame| {
+            if let Some(Ok(frame)) = &frame {
+                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                match this.left.checked_sub(bytes) {
+                    Some(left) => this.left = left,
+                    None => return Some(Err(body::Error::ClientTooLarge)),
+                }
+            }
+            frame
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A response that ends when the session that asked for it does: an event stream must not outlive a
+/// sign-out.
+struct WhileLive {
+    body: Body,
+    session: Arc<Live>,
+    ended: Option<Pin<Box<dyn Future<Output = ()>>>>,
+}
+
+impl HttpBody for WhileLive {
+    type Data = Bytes;
+    type Error = body::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        let session = Arc::clone(&this.session);
+        let ended = this
+            .ended
+            .get_or_insert_with(|| Box::pin(async move { session.ended().await }));
+        ended
+            .as_mut()
+            .poll(cx)
+            .map(|()| Some(Err(body::Error::SessionOver)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

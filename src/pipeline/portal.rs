@@ -1,0 +1,345 @@
+//! The gate's own pages: signing in and out, on every application's host.
+//!
+//! | when | then |
+//! |---|---|
+//! | GET `/.portcullis/sign-in` | the form, and a cookie that binds it to this browser |
+//! | POST `/.portcullis/sign-in` with the right password | a new session, and 303 to where the person was going |
+//! | the same with a wrong one | the form again, saying so; slower each time |
+//! | POST `/.portcullis/sign-out` from this site | the session ends; the signed-out page |
+//! | the application has no sign-in page, or the path is none of ours | 404 `portal.no_page` |
+//! | another site's form | 403 `portal.cross_site` |
+//!
+//! The pages pass route, network and rate first, and get no `Subject`. Nothing is kept for a
+//! browser before it has signed in; a sign-in never adopts an id that the browser brought (S2).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, ORIGIN, SET_COOKIE, USER_AGENT};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
+use zeroize::Zeroizing;
+
+use crate::body::{self, Body};
+use crate::identity::{AtSignIn, Failure, Identity};
+use crate::pages::sign_in::Error;
+use crate::pages::{self, Asked};
+use crate::pure::cookie::{self, BadCookies};
+use crate::pure::csrf;
+use crate::pure::field;
+use crate::pure::form::Form;
+use crate::pure::head::Head;
+use crate::pure::return_to::ReturnTo;
+use crate::record::Record;
+use crate::refusal::{Answer, Refusal};
+
+use super::rate::Permit;
+use super::response_headers::Passed;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Where the pages are; no application is ever asked for a path below it.
+pub const PREFIX: &str = "/.portcullis/";
+/// Bytes of a sign-in form.
+const FORM_BYTES: usize = 16 * 1024;
+
+/// One of our pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// `/.portcullis/sign-in`
+    SignIn,
+    /// `/.portcullis/sign-out`
+    SignOut,
+    /// Anything else below the prefix.
+    None,
+}
+
+/// Which of our pages a request is for, if any.
+pub fn page(head: &Head) -> Option<Page> {
+    // A backend that ignores case must not be asked for a path that looks like ours either.
+    let path = head.target.path.as_str();
+    let (start, rest) = path.split_at_checked(PREFIX.len())?;
+    start.eq_ignore_ascii_case(PREFIX).then_some(match rest {
+        "sign-in" => Page::SignIn,
+        "sign-out" => Page::SignOut,
+        _ => Page::None,
+    })
+}
+
+/// Why a page is not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such page, or this application has no sign-in page.
+    NoPage,
+    /// The form came from another site.
+    CrossSite,
+    /// The method is none that the page takes.
+    Method,
+    /// The form can't be read.
+    Form,
+    /// The form is larger than any of ours.
+    FormTooLarge,
+    /// The client did not send the form in time, or is gone.
+    FormTimeout,
+    /// No random bytes, or a value that makes no field.
+    Internal,
+    /// Cookies of ours came twice.
+    Cookies,
+    /// Sessions can't be read or kept.
+    Store,
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::NoPage => Self::new(Answer::NotFound, "portal.no_page"),
+            Refused::CrossSite => {
+                Self::new(Answer::Forbidden { as_whom: None }, "portal.cross_site")
+            }
+            Refused::Method => Self::new(Answer::MethodNotAllowed, "portal.method"),
+            Refused::Form => Self::new(Answer::BadRequest, "portal.form"),
+            Refused::FormTooLarge => Self::new(Answer::ContentTooLarge, "portal.form_too_large"),
+            Refused::FormTimeout => Self::new(Answer::RequestTimeout, "portal.form_timeout"),
+            Refused::Internal => Self::new(Answer::Internal, "portal.internal"),
+            Refused::Cookies => Self::new(Answer::BadRequest, "portal.repeated_cookie"),
+            Refused::Store => Self::new(Answer::Unavailable, "portal.session_store"),
+        }
+    }
+}
+
+/// Serves one of our pages.
+///
+/// # Errors
+/// [`Refused`], as a refusal.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "it is a whole request, as the pipeline has it"
+)]
+pub async fn serve(
+    page: Page,
+    has_sign_in_page: bool,
+    identity: &Identity,
+    permit: Permit,
+    asked: &Asked,
+    head: Head,
+    body: Body,
+    now: SystemTime,
+    seen: &mut Record,
+) -> Result<Passed, Refusal> {
+    let visit = Visit {
+        identity,
+        client: permit.ip(),
+        asked,
+        head: &head,
+        now,
+        request_id: Arc::clone(&seen.request_id),
+    };
+    let response = match (page, &head.method) {
+        (Page::None, _) => return Err(Refused::NoPage.into()),
+        (Page::SignIn, _) if !has_sign_in_page => return Err(Refused::NoPage.into()),
+        (Page::SignIn, &(Method::GET | Method::HEAD)) => visit.sign_in_form()?,
+        (Page::SignIn, &Method::POST) => visit.sign_in(body, seen).await?,
+        (Page::SignOut, &(Method::GET | Method::HEAD)) => {
+            pages::sign_in::sign_out_question(&visit.request_id)
+        }
+        (Page::SignOut, &Method::POST) => visit.sign_out().await?,
+        (Page::SignIn | Page::SignOut, _) => return Err(Refused::Method.into()),
+    };
+    let length = response.body().len();
+    let is_head = asked.is_head;
+    let mut response = response.map(|content| {
+        if is_head {
+            Body::Empty
+        } else {
+            Body::full(content)
+        }
+    });
+    response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    Ok(Passed {
+        response,
+        switched: None,
+    })
+}
+
+/// A request for one of our pages.
+struct Visit<'a> {
+    identity: &'a Identity,
+    client: IpAddr,
+    asked: &'a Asked,
+    head: &'a Head,
+    now: SystemTime,
+    request_id: Arc<str>,
+}
+
+/// What a sign-in form was made for.
+const PURPOSE: &str = "sign-in";
+
+impl Visit<'_> {
+    fn cookie(&self, name: &str) -> Result<Option<&str>, Refused> {
+        match cookie::ours(&self.head.headers, name) {
+            Ok(value) => Ok(value),
+            Err(BadCookies::Malformed) => Ok(None),
+            Err(BadCookies::Repeated | BadCookies::TooMany) => Err(Refused::Cookies),
+        }
+    }
+
+    fn sign_in_form(&self) -> Result<Response<Bytes>, Refused> {
+        let query = Form::parse(
+            self.head
+                .target
+                .query
+                .as_deref()
+                .unwrap_or_default()
+                .as_bytes(),
+        );
+        let to = query.map_or_else(
+            |_| ReturnTo::default(),
+            |query| ReturnTo::parse(query.get("to")),
+        );
+        self.form(&to, "", None)
+    }
+
+    fn form(
+        &self,
+        to: &ReturnTo,
+        name: &str,
+        error: Option<Error>,
+    ) -> Result<Response<Bytes>, Refused> {
+        let known = self
+            .cookie(cookie::SIGN_IN)?
+            .filter(|value| csrf::is_cookie(value));
+        let made = match known {
+            Some(_) => None,
+            None => Some(
+                self.identity
+                    .new_form_cookie()
+                    .map_err(|_| Refused::Internal)?,
+            ),
+        };
+        let browser = known.or(made.as_deref()).unwrap_or_default();
+        let token = self.identity.form_token(PURPOSE, browser, self.now);
+        let host = self.head.authority.host.as_str();
+        let form = pages::sign_in::Form {
+            host,
+            to: to.as_str(),
+            token: &token,
+            name,
+            error,
+        };
+        let mut response = pages::sign_in::form(&form, &self.request_id);
+        if let Some(made) = &made {
+            let cookie = cookie::set(cookie::SIGN_IN, made).map_err(|_| Refused::Internal)?;
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        Ok(response)
+    }
+
+    /// Refuses a form that another site sent (T15).
+    fn same_site(&self) -> Result<(), Refused> {
+        let field = |name: &HeaderName| {
+            field::one(&self.head.headers, name).map(|value| value.map(HeaderValue::as_bytes))
+        };
+        let site = field(&SEC_FETCH_SITE).map_err(|_| Refused::CrossSite)?;
+        let origin = field(&ORIGIN).map_err(|_| Refused::CrossSite)?;
+        csrf::same_origin(site, origin, &self.asked.origin).map_err(|_| Refused::CrossSite)
+    }
+
+    async fn sign_in(&self, body: Body, seen: &mut Record) -> Result<Response<Bytes>, Refused> {
+        self.same_site()?;
+        let kind = field::one(&self.head.headers, &CONTENT_TYPE).map_err(|_| Refused::Form)?;
+        if kind.is_none_or(|kind| {
+            !kind
+                .as_bytes()
+                .starts_with(b"application/x-www-form-urlencoded")
+        }) {
+            return Err(Refused::Form);
+        }
+        let text = body
+            .collect(FORM_BYTES)
+            .await
+            .map_err(|error| match error {
+                body::Error::ClientTooLarge => Refused::FormTooLarge,
+                body::Error::ClientMalformed(_) => Refused::Form,
+                body::Error::ClientTimeout
+                | body::Error::ClientGone
+                | body::Error::BackendMalformed(_)
+                | body::Error::BackendTimeout
+                | body::Error::BackendGone
+                | body::Error::SessionOver => Refused::FormTimeout,
+            })?;
+        let form = Form::parse(&text).map_err(|_| Refused::Form)?;
+        let to = ReturnTo::parse(form.get("to"));
+        let name = form.get("name").trim();
+        let browser = self.cookie(cookie::SIGN_IN)?;
+        if self
+            .identity
+            .check_form(PURPOSE, browser, form.get("csrf"), self.now)
+            .is_err()
+        {
+            seen.refused = Some("portal.form_expired");
+            return self.form(&to, name, Some(Error::Expired));
+        }
+        let password = Zeroizing::new(form.get("password").to_owned());
+        let user_agent = field::one(&self.head.headers, &USER_AGENT).ok().flatten();
+        let attempt = AtSignIn {
+            name,
+            password: &password,
+            client: self.client,
+            user_agent: user_agent
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default(),
+            presented: self.cookie(cookie::SESSION)?,
+        };
+        match self.identity.sign_in_with_password(attempt, self.now).await {
+            Ok(signed_in) => {
+                seen.user = Some(Arc::clone(signed_in.live.user()));
+                let mut response = Response::new(Bytes::new());
+                *response.status_mut() = StatusCode::SEE_OTHER;
+                let location = HeaderValue::try_from(to.as_str()).map_err(|_| Refused::Internal)?;
+                response.headers_mut().insert(LOCATION, location);
+                let mut session = cookie::set(cookie::SESSION, &signed_in.cookie)
+                    .map_err(|_| Refused::Internal)?;
+                session.set_sensitive(true);
+                response.headers_mut().append(SET_COOKIE, session);
+                let form = cookie::expire(cookie::SIGN_IN).map_err(|_| Refused::Internal)?;
+                response.headers_mut().append(SET_COOKIE, form);
+                pages::html::harden(&mut response, &self.request_id);
+                Ok(response)
+            }
+            Err(failure) => {
+                seen.refused = Some(failure.reason());
+                let error = match failure {
+                    Failure::Slowed(wait) => Error::Slowed(wait),
+                    Failure::Busy => Error::Busy,
+                    Failure::Store => return Err(Refused::Store),
+                    Failure::WrongPassword
+                    | Failure::BadToken(_)
+                    | Failure::OtherIssuer
+                    | Failure::NoKeys
+                    | Failure::NoMethod => Error::WrongPassword,
+                };
+                self.form(&to, name, Some(error))
+            }
+        }
+    }
+
+    async fn sign_out(&self) -> Result<Response<Bytes>, Refused> {
+        self.same_site()?;
+        if let Some(session) = self.cookie(cookie::SESSION)? {
+            self.identity
+                .sign_out(session, self.now)
+                .await
+                .map_err(|_| Refused::Store)?;
+        }
+        let mut response = pages::sign_in::signed_out(&self.request_id);
+        let expired = cookie::expire(cookie::SESSION).map_err(|_| Refused::Internal)?;
+        response.headers_mut().append(SET_COOKIE, expired);
+        // What the application left in the browser was this person's too.
+        response.headers_mut().insert(
+            "clear-site-data",
+            HeaderValue::from_static("\"cache\", \"storage\""),
+        );
+        Ok(response)
+    }
+}

@@ -1,0 +1,481 @@
+//! A gate of its own for each test, a backend that records what it gets, and a client of raw bytes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// Nothing here takes this long unless it is broken.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running gate, stopped when dropped.
+pub struct Gate {
+    child: Child,
+    /// Its configuration.
+    pub dir: tempfile::TempDir,
+    /// Where it listens, in the order of the configuration.
+    pub addresses: Vec<SocketAddr>,
+    log: Arc<Log>,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Mutex<Vec<String>>,
+    grown: Condvar,
+}
+
+/// What a gate is started with.
+pub struct Setup {
+    /// `portcullis.toml`.
+    pub gateway: String,
+    /// Policies: name and text.
+    pub policies: Vec<(String, String)>,
+    /// Other files: path and text.
+    pub files: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// A plain listener and one policy for `app.test`.
+    pub fn plain(policy: &str) -> Self {
+        Self {
+            gateway:
+                "[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n[log]\nformat = \"json\"\n"
+                    .to_owned(),
+            policies: vec![("app".to_owned(), policy.to_owned())],
+            files: Vec::new(),
+        }
+    }
+
+    /// Text after `portcullis.toml`.
+    pub fn gateway(mut self, more: &str) -> Self {
+        self.gateway.push_str(more);
+        self
+    }
+
+    /// Another policy.
+    pub fn policy(mut self, name: &str, text: &str) -> Self {
+        self.policies.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// Another file below the configuration.
+    pub fn file(mut self, path: &str, text: &str) -> Self {
+        self.files.push((path.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// Writes the files without starting a gate.
+    pub fn write(&self) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        write(dir.path(), "portcullis.toml", &self.gateway);
+        for (name, text) in &self.policies {
+            write(dir.path(), &format!("policies/{name}.toml"), text);
+        }
+        for (path, text) in &self.files {
+            write(dir.path(), path, text);
+        }
+        dir
+    }
+
+    /// Starts a gate and waits until it listens.
+    pub fn start(self) -> Gate {
+        Gate::start_in(self.write())
+    }
+}
+
+fn write(dir: &Path, path: &str, text: &str) {
+    let path = dir.join(path);
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+    std::fs::write(path, text).expect("a file");
+}
+
+/// The command line, in a directory.
+pub fn portcullis(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.arg("--config").arg(dir);
+    command
+}
+
+impl Gate {
+    /// Starts a gate on files written before.
+    pub fn start_in(dir: tempfile::TempDir) -> Self {
+        let mut child = portcullis(dir.path())
+            .arg("run")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the gate starts");
+        let log = Arc::new(Log::default());
+        collect(Arc::clone(&log), child.stdout.take().expect("its output"));
+        collect(Arc::clone(&log), child.stderr.take().expect("its errors"));
+        let mut gate = Self {
+            child,
+            dir,
+            addresses: Vec::new(),
+            log,
+        };
+        gate.wait_for_log("ready");
+        gate.addresses = gate
+            .log()
+            .iter()
+            .filter_map(|line| {
+                let (_, after) = line.split_once("listening on ")?;
+                let address = after.split("://").nth(1)?;
+                let end = address
+                    .find(|c: char| !matches!(c, '0'..='9' | '.' | ':' | '[' | ']' | 'a'..='f'));
+                address[..end.unwrap_or(address.len())].parse().ok()
+            })
+            .collect();
+        assert!(!gate.addresses.is_empty(), "no address in {:?}", gate.log());
+        gate
+    }
+
+    /// The first address.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Every line it has written.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines.lock().expect("the log").clone()
+    }
+
+    /// Waits for a line that holds `text`, and returns it.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) -> String {
+        self.wait_for_line(text, 0)
+    }
+
+    /// Waits for a line after the first `skip` that holds `text`.
+    #[track_caller]
+    pub fn wait_for_line(&self, text: &str, skip: usize) -> String {
+        let begun = Instant::now();
+        let mut lines = self.log.lines.lock().expect("the log");
+        loop {
+            if let Some(line) = lines.iter().skip(skip).find(|line| line.contains(text)) {
+                return line.clone();
+            }
+            let left = PATIENCE.checked_sub(begun.elapsed());
+            let Some(left) = left else {
+                panic!("no `{text}` in the log:\n{}", lines.join("\n"))
+            };
+            lines = self.log.grown.wait_timeout(lines, left).expect("the log").0;
+        }
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// Waits for it to end by itself.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        panic!("the gate did not end:\n{}", self.log().join("\n"));
+    }
+
+    /// Kills it and starts another on the same files.
+    pub fn kill_and_restart(mut self) -> Self {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a directory"));
+        Self::start_in(dir)
+    }
+
+    /// The configuration's directory.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect(log: Arc<Log>, from: impl Read + Send + 'static) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            log.lines.lock().expect("the log").push(line);
+            log.grown.notify_all();
+        }
+    });
+}
+
+/// A backend that records every byte it gets and answers each request with what `respond` says.
+pub struct Backend {
+    /// Where it listens.
+    pub address: SocketAddr,
+    received: Arc<Mutex<Vec<u8>>>,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Backend {
+    /// One that answers 200 with `ok`.
+    pub fn ok() -> Self {
+        Self::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    }
+
+    /// One that answers every request with the same bytes.
+    pub fn answering(response: &str) -> Self {
+        let response = response.as_bytes().to_vec();
+        Self::new(move |_| response.clone())
+    }
+
+    /// One that answers each request, head and content, with what `respond` makes of it; an empty
+    /// answer closes the connection.
+    pub fn new(respond: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let requests = Arc::new(AtomicUsize::new(0));
+        let (all, count, respond) = (
+            Arc::clone(&received),
+            Arc::clone(&requests),
+            Arc::new(respond),
+        );
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (all, count, respond) =
+                    (Arc::clone(&all), Arc::clone(&count), Arc::clone(&respond));
+                std::thread::spawn(move || serve(stream, &all, &count, &*respond));
+            }
+        });
+        Self {
+            address,
+            received,
+            requests,
+        }
+    }
+
+    /// Everything received on all connections.
+    pub fn received(&self) -> String {
+        String::from_utf8_lossy(&self.received.lock().expect("the record")).into_owned()
+    }
+
+    /// How many requests it answered.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+fn serve(
+    mut stream: TcpStream,
+    all: &Mutex<Vec<u8>>,
+    count: &AtomicUsize,
+    respond: &(dyn Fn(&[u8]) -> Vec<u8> + Send + Sync),
+) {
+    let mut buffer = Vec::new();
+    let mut chunk = [0_u8; 16 * 1024];
+    loop {
+        if let Some(end) = request_end(&buffer) {
+            let request: Vec<u8> = buffer.drain(..end).collect();
+            count.fetch_add(1, Ordering::SeqCst);
+            let response = respond(&request);
+            if response.is_empty() || stream.write_all(&response).is_err() {
+                return;
+            }
+            continue;
+        }
+        match stream.read(&mut chunk) {
+            Ok(read) if read > 0 => {
+                all.lock()
+                    .expect("the record")
+                    .extend_from_slice(&chunk[..read]);
+                buffer.extend_from_slice(&chunk[..read]);
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Where the first request in `bytes` ends, by the plainest reading.
+fn request_end(bytes: &[u8]) -> Option<usize> {
+    let head = find(bytes, b"\r\n\r\n")? + 4;
+    let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
+    if text.contains("transfer-encoding: chunked") {
+        let body = &bytes[head..];
+        if body.starts_with(b"0\r\n\r\n") {
+            return Some(head + 5);
+        }
+        return find(body, b"\r\n0\r\n")
+            .and_then(|at| Some(head + at + find(&body[at..], b"\r\n\r\n")? + 4));
+    }
+    let length = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(0, |length| length.trim().parse().expect("a length"));
+    (bytes.len() >= head + length).then_some(head + length)
+}
+
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
+}
+
+/// A client of raw bytes.
+pub struct Client(pub TcpStream);
+
+/// A response as raw text.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// Status line and fields.
+    pub head: String,
+    /// The content, chunks decoded.
+    pub body: String,
+}
+
+impl Answer {
+    /// The value of the first field with this name.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    /// Every value of a field.
+    pub fn fields(&self, name: &str) -> Vec<&str> {
+        let lines = self
+            .head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(": "));
+        lines
+            .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .collect()
+    }
+}
+
+impl Client {
+    /// Connects.
+    pub fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_nodelay(true).expect("no delay");
+        Self(stream)
+    }
+
+    /// Sends bytes.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        // A gate that has refused already may have closed.
+        let _ = self.0.write_all(bytes.as_ref());
+        self
+    }
+
+    /// Reads one response.
+    #[track_caller]
+    pub fn read(&mut self) -> Answer {
+        self.try_read(false).expect("a response")
+    }
+
+    /// Reads the response to a HEAD request.
+    #[track_caller]
+    pub fn read_head(&mut self) -> Answer {
+        self.try_read(true).expect("a response")
+    }
+
+    /// Reads one response, or `None` when the connection ends before it does.
+    pub fn try_read(&mut self, bodiless: bool) -> Option<Answer> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.byte()?);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let status = head.get(9..12)?.parse().ok()?;
+        let mut answer = Answer {
+            status,
+            head,
+            body: String::new(),
+        };
+        let mut body = Vec::new();
+        if bodiless || status == 204 || status == 304 || status < 200 {
+            return Some(answer);
+        }
+        if let Some(length) = answer.field("content-length") {
+            body = vec![0; length.parse().ok()?];
+            self.0.read_exact(&mut body).ok()?;
+        } else if answer.field("transfer-encoding").is_some() {
+            loop {
+                let size = usize::from_str_radix(self.line()?.trim(), 16).ok()?;
+                let mut chunk = vec![0; size];
+                self.0.read_exact(&mut chunk).ok()?;
+                body.extend_from_slice(&chunk);
+                if size == 0 {
+                    while self.line()? != "\r\n" {}
+                    break;
+                }
+                self.line()?;
+            }
+        } else {
+            self.0.read_to_end(&mut body).ok()?;
+        }
+        answer.body = String::from_utf8_lossy(&body).into_owned();
+        Some(answer)
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            line.push(self.byte()?);
+        }
+        String::from_utf8(line).ok()
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let mut byte = [0];
+        self.0.read_exact(&mut byte).ok().map(|()| byte[0])
+    }
+
+    /// Whether the gate has closed the connection; waits for it.
+    pub fn is_closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        match self.0.read_to_end(&mut rest) {
+            Ok(_) => true,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+/// One request on a connection of its own.
+#[track_caller]
+pub fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
+    Client::connect(address).send(request).read()
+}
+
+/// A GET of `path` at `app.test` with more field lines, each ending in CRLF.
+#[track_caller]
+pub fn get(address: SocketAddr, path: &str, fields: &str) -> Answer {
+    ask(
+        address,
+        format!("GET {path} HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n"),
+    )
+}

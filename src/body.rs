@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 /// Content that one side reads as fast as the other side writes.
@@ -87,6 +88,14 @@ impl Body {
         Self::Stream(Box::pin(body))
     }
 
+    /// The same content, with its trailers as `clean` leaves them.
+    pub fn with_trailers(self, clean: impl Fn(&mut HeaderMap) + Unpin + 'static) -> Self {
+        match self {
+            Self::Stream(body) => Self::stream(WithTrailers { body, clean }),
+            none @ (Self::Empty | Self::Full(_)) => none,
+        }
+    }
+
     /// All of the content, if it is at most `limit` bytes.
     ///
     /// # Errors
@@ -103,6 +112,45 @@ impl Body {
             }
         }
         Ok(all.freeze())
+    }
+}
+
+/// A stream whose trailers pass through a function; there are none left where it leaves none.
+struct WithTrailers<F> {
+    body: Pin<Box<dyn HttpBody<Data = Bytes, Error = Error>>>,
+    clean: F,
+}
+
+impl<F: Fn(&mut HeaderMap) + Unpin> HttpBody for WithTrailers<F> {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        let frame = match this.body.as_mut().poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            other @ (Poll::Pending | Poll::Ready(None | Some(Err(_)))) => return other,
+        };
+        match frame.into_trailers() {
+            Err(data) => Poll::Ready(Some(Ok(data))),
+            Ok(mut trailers) => {
+                (this.clean)(&mut trailers);
+                // Nothing follows trailers, so that without any the content is at its end.
+                let rest = (!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers)));
+                Poll::Ready(rest)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -146,5 +194,67 @@ impl HttpBody for Body {
             Self::Full(content) => SizeHint::with_exact(content.len() as u64),
             Self::Stream(body) => body.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use http::HeaderValue;
+
+    use super::*;
+
+    struct Frames(Vec<Frame<Bytes>>);
+
+    impl HttpBody for Frames {
+        type Data = Bytes;
+        type Error = Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+            let next = (!self.0.is_empty()).then(|| self.0.remove(0));
+            Poll::Ready(next.map(Ok))
+        }
+    }
+
+    /// The data and the trailers of a body with two trailers, of which `clean` sees all.
+    fn read(clean: impl Fn(&mut HeaderMap) + Unpin + 'static) -> (Vec<Bytes>, Vec<HeaderMap>) {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", HeaderValue::from_static("1"));
+        trailers.insert("x-user", HeaderValue::from_static("admin"));
+        let frames = vec![
+            Frame::data(Bytes::from_static(b"a")),
+            Frame::trailers(trailers),
+        ];
+        let mut body = Body::stream(Frames(frames)).with_trailers(clean);
+        let (mut data, mut rest) = (Vec::new(), Vec::new());
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(frame)) = Pin::new(&mut body).poll_frame(&mut cx) {
+            match frame.unwrap().into_data() {
+                Ok(bytes) => data.push(bytes),
+                Err(frame) => rest.extend(frame.into_trailers()),
+            }
+        }
+        (data, rest)
+    }
+
+    #[test]
+    fn trailers_are_as_the_function_leaves_them() {
+        let (data, trailers) = read(|trailers| {
+            trailers.remove("x-user");
+        });
+        assert_eq!(data, ["a"]);
+        assert_eq!(trailers.len(), 1);
+        assert!(trailers[0].contains_key("x-sum") && !trailers[0].contains_key("x-user"));
+    }
+
+    #[test]
+    fn trailers_of_which_nothing_is_left_are_none() {
+        let (data, trailers) = read(HeaderMap::clear);
+        assert_eq!(data, ["a"]);
+        assert!(trailers.is_empty());
     }
 }

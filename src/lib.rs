@@ -31,5 +31,11 @@ pub mod record;
 pub mod body;
 pub mod deadline;
 pub mod observe;
+pub mod keys;
+pub mod session;
+pub mod identity;
 pub mod backend;
 pub mod cert;
+pub mod pipeline;
+#[cfg(fuzzing)]
+pub mod fuzzing;

@@ -22,3 +22,31 @@ pub struct User {
     /// When the person last proved it, with a password for instance.
     pub signed_in_at: SystemTime,
 }
+
+/// The longest name of a user or group.
+pub const MAX_NAME_BYTES: usize = 256;
+/// The longest e-mail address (RFC 5321 §4.5.3.1.3).
+const MAX_EMAIL_BYTES: usize = 254;
+
+/// Whether a text can name a user or a group: not empty, bounded, nothing invisible in or around it.
+pub fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= MAX_NAME_BYTES
+        && text.trim() == text
+        && !text.chars().any(char::is_control)
+}
+
+/// Whether a text is one plain e-mail address: whoever takes the part behind the first `@` and
+/// whoever takes that behind the last see the same domain (ADVISORIES J1).
+pub fn is_email(text: &str) -> bool {
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.chars().any(|c| {
+                c.is_control() || c.is_whitespace() || matches!(c, '@' | '"' | ',' | '<' | '>')
+            })
+    };
+    text.len() <= MAX_EMAIL_BYTES
+        && text
+            .split_once('@')
+            .is_some_and(|(local, domain)| plain(local) && plain(domain))
+}

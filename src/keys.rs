@@ -1,0 +1,85 @@
+//! The only holder of key bytes of this process, and the only source of random ones.
+//!
+//! What needs a key asks here; nothing here can be printed, copied or compared.
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
+
+use crate::pure::seal::Mac;
+
+/// The operating system gave no random bytes; nothing that needs them may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoRandom;
+
+impl std::fmt::Display for NoRandom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the operating system gives no random bytes")
+    }
+}
+
+impl std::error::Error for NoRandom {}
+
+/// `N` bytes from the operating system's generator (ADVISORIES S9).
+///
+/// # Errors
+/// [`NoRandom`] if it gives none.
+pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandom> {
+    let mut bytes = Zeroizing::new([0; N]);
+    SystemRandom::new()
+        .fill(bytes.as_mut_slice())
+        .map_err(|_| NoRandom)?;
+    Ok(bytes)
+}
+
+/// Keys made anew at each start: what they protect need not outlive the process.
+pub struct Keys {
+    csrf: Mac,
+    credentials: Mac,
+}
+
+impl Keys {
+    /// Fresh keys.
+    ///
+    /// # Errors
+    /// [`NoRandom`] if the operating system gives no random bytes.
+    pub fn generate() -> Result<Self, NoRandom> {
+        Ok(Self {
+            csrf: Mac::new(&*random()?),
+            credentials: Mac::new(&*random()?),
+        })
+    }
+
+    /// The key of the sign-in form's tokens.
+    pub const fn csrf(&self) -> &Mac {
+        &self.csrf
+    }
+
+    /// The key under which verified and failed credentials are remembered.
+    pub const fn credentials(&self) -> &Mac {
+        &self.credentials
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_bytes_differ_and_are_balanced() {
+        let mut ones = 0;
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..1000 {
+            let bytes = random::<32>().unwrap();
+            ones += bytes.iter().map(|byte| byte.count_ones()).sum::<u32>();
+            assert!(seen.insert(*bytes));
+        }
+        // 256,000 fair bits: mean 128,000, standard deviation 253; ten of them never happen.
+        assert!((125_470..=130_530).contains(&ones), "{ones}");
+    }
+
+    #[test]
+    fn keys_differ_from_each_other() {
+        let keys = Keys::generate().unwrap();
+        assert_ne!(keys.csrf().tag(&[b"x"]), keys.credentials().tag(&[b"x"]));
+    }
+}

@@ -1,0 +1,109 @@
+//! Names that only the gateway may speak, on any route and in any spelling.
+
+use http::HeaderName;
+
+use crate::pure::banner::Names;
+use crate::pure::spelling::Reserved;
+
+/// The families of names that only a gateway may speak.
+const FAMILIES: &str = include_str!("reserved_fields.txt");
+
+/// The names of the gateway's own fields that an operator can choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldNames {
+    /// The user's name.
+    pub user: HeaderName,
+    /// The user's e-mail address.
+    pub email: HeaderName,
+    /// The user's groups, joined by `,`.
+    pub groups: HeaderName,
+    /// The request's id.
+    pub request_id: HeaderName,
+}
+
+impl Default for FieldNames {
+    fn default() -> Self {
+        Self {
+            user: HeaderName::from_static("x-portcullis-user"),
+            email: HeaderName::from_static("x-portcullis-email"),
+            groups: HeaderName::from_static("x-portcullis-groups"),
+            request_id: HeaderName::from_static("x-request-id"),
+        }
+    }
+}
+
+impl FieldNames {
+    pub(super) fn contain(&self, name: &HeaderName) -> bool {
+        [&self.user, &self.email, &self.groups, &self.request_id].contains(&name)
+    }
+}
+
+/// The names that only the gateway may speak, on any route.
+#[derive(Debug)]
+pub struct ReservedNames {
+    /// By which the gateway names people and connections.
+    own: Reserved,
+    /// By which it names requests.
+    request_ids: Reserved,
+    families: Reserved,
+    /// Names of those families that clients may send all the same.
+    spared: Names,
+}
+
+impl ReservedNames {
+    /// The names that stay reserved where these are what the routes send: what one backend
+    /// believes, no client may say to any.
+    ///
+    /// # Errors
+    /// A word of the shipped file that is no name.
+    pub fn new<'n>(names: impl IntoIterator<Item = &'n FieldNames>) -> Result<Self, String> {
+        let words = || {
+            FAMILIES
+                .lines()
+                .map(|line| line.split_once('#').map_or(line, |(said, _)| said))
+                .flat_map(str::split_ascii_whitespace)
+        };
+        let families = || words().filter(|word| !word.starts_with('!'));
+        let (mut own, mut request_ids) = (vec!["forwarded", "x-real-ip"], Vec::new());
+        for FieldNames {
+            user,
+            email,
+            groups,
+            request_id,
+        } in names
+        {
+            own.extend([user.as_str(), email.as_str(), groups.as_str()]);
+            request_ids.push(request_id.as_str());
+        }
+        Ok(Self {
+            own: Reserved::new(own, ["x-forwarded-", "x-portcullis-"]),
+            request_ids: Reserved::new(request_ids, []),
+            families: Reserved::new(
+                families().filter(|word| !word.ends_with('*')),
+                families().filter_map(|word| word.strip_suffix('*')),
+            ),
+            spared: Names::new(words().filter_map(|word| word.strip_prefix('!')))?,
+        })
+    }
+
+    /// Whether a request's field is the gateway's to send, in any spelling.
+    pub fn in_request(&self, name: &HeaderName) -> bool {
+        self.is_own(name) || self.in_families(name)
+    }
+
+    /// Whether a field names people or connections as the gateway does: a backend has no business
+    /// sending it back, and no policy can let it.
+    pub fn is_identity(&self, name: &HeaderName) -> bool {
+        self.own.contains(name)
+    }
+
+    /// Whether a field is of a family that some gateway speaks.
+    pub fn in_families(&self, name: &HeaderName) -> bool {
+        self.families.contains(name) && !self.spared.contains(name)
+    }
+
+    /// Whether no policy can let a client send this field.
+    pub fn is_own(&self, name: &HeaderName) -> bool {
+        self.own.contains(name) || self.request_ids.contains(name)
+    }
+}

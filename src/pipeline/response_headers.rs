@@ -1,0 +1,595 @@
+//! 8. response headers: what the client may learn of the backend.
+//!
+//! | when | then |
+//! |---|---|
+//! | a field belongs to the connection, or any `Connection` line names it | removed (RFC 9110 §7.6.1) |
+//! | a field names people or connections as the gateway does | removed, whatever a policy keeps |
+//! | a field is in the policy's `remove`, or of a family that gateways speak and not in `keep` | removed |
+//! | `strip`: a field is in `[strip]` of `backend_fields.txt`, not in its `[keep]`, not in `keep` | removed |
+//! | `allowlist`: a field is in neither `[allow]` nor `[keep]`, nor in `keep` | removed |
+//! | a cookie is the gateway's, in any case | that line is removed |
+//! | a cookie's `Domain` is internal | the attribute is removed: the cookie is this host's alone |
+//! | `Clear-Site-Data` asks for cookies | that directive is removed |
+//! | a value holds an internal origin | the origin becomes the client's |
+//! | status 5xx, and not `errors = "pass"` | the body and what describes it give way to the gateway's page |
+//! | a field that protects the browser is missing | it is set |
+//!
+//! One pass over the fields present. Adds no name of its own: no `Server`, no `Via`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use http::header::{
+    CONTENT_LOCATION, CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY_REPORT_ONLY, ETAG, LINK,
+    LOCATION, REFERRER_POLICY, REFRESH, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::body::Body;
+use crate::pipeline::request_headers::ReservedNames;
+use crate::pure::banner::{BadLine, Lists, Names};
+use crate::pure::internal_url::{Internal, Kind, Public};
+use crate::pure::table::Table;
+use crate::pure::target::Host;
+use crate::pure::{cookie, hop};
+
+/// The names that give backends away, as shipped.
+const BACKEND_FIELDS: &str = include_str!("response_headers/backend_fields.txt");
+
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+const SOURCE_MAP: HeaderName = HeaderName::from_static("sourcemap");
+const X_SOURCE_MAP: HeaderName = HeaderName::from_static("x-sourcemap");
+
+/// What an application's clients may learn of its backends.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Which fields leave.
+    pub mode: Mode,
+    /// The lists of the gateway.
+    pub lists: Arc<Lists>,
+    /// Fields that leave, whatever a list says.
+    pub keep: Names,
+    /// Fields that do not leave, whatever a list says.
+    pub remove: Names,
+    /// What is internal.
+    pub internal: Internal,
+    /// Whether internal addresses become the client's.
+    pub rewrite_addresses: bool,
+    /// What becomes of a backend's own error pages.
+    pub errors: Errors,
+    /// Whether cookies that name a machine are dropped.
+    pub strip_balancer_cookies: bool,
+    /// Whether fields that protect the browser are set where the application has none.
+    pub protect: bool,
+    /// `Strict-Transport-Security` under TLS, where the application has none.
+    pub hsts: Option<HeaderValue>,
+}
+
+/// Which fields leave a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// All but those known to give a backend away.
+    #[default]
+    Strip,
+    /// Those known to say nothing of it, and no other.
+    Allowlist,
+    /// All but those of families that gateways speak.
+    Off,
+}
+
+/// What becomes of a backend's answers with a status of 5xx.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Errors {
+    /// The client gets the gateway's page: stack traces and banners stay inside.
+    #[default]
+    Replace,
+    /// The client gets what the backend says.
+    Pass,
+}
+
+/// What the client gets for a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// The backend's.
+    Backends,
+    /// The gateway's page for the status; the fields that described the backend's are gone.
+    Ours,
+}
+
+/// What is known of an exchange when its response is cleaned.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// What only the gateway may say, on any route.
+    pub reserved: &'a ReservedNames,
+    /// The origin that the client used.
+    pub public: Public<'a>,
+    /// The status that the backend gave.
+    pub status: StatusCode,
+}
+
+/// The shipped lists of names that give backends away.
+///
+/// # Errors
+/// A word of the shipped file that is none.
+pub fn shipped_lists() -> Result<Lists, BadLine> {
+    let mut lists = Lists::default();
+    lists.add(BACKEND_FIELDS)?;
+    Ok(lists)
+}
+
+/// A response as its client gets it.
+#[derive(Debug)]
+pub struct Cleaned {
+    /// The head.
+    pub head: Parts,
+    /// The backend's content, or none where the gateway's page takes its place.
+    pub body: Body,
+    /// Whose content it is to be.
+    pub content: Content,
+}
+
+/// Makes of a backend's response what its client gets. `public` is the origin that the client used.
+pub fn clean_message(
+    rule: &Arc<Rule>,
+    reserved: &Arc<ReservedNames>,
+    public: &Public<'_>,
+    mut head: Parts,
+    body: Body,
+) -> Cleaned {
+    let status = head.status;
+    let facts = Facts {
+        reserved,
+        public: *public,
+        status,
+    };
+    let content = rewrite(rule, &facts, &mut head.headers);
+    let body = match content {
+        Content::Ours => Body::Empty,
+        Content::Backends => {
+            let (rule, reserved) = (Arc::clone(rule), Arc::clone(reserved));
+            let (scheme, authority) = (public.scheme.to_owned(), public.authority.to_owned());
+            body.with_trailers(move |trailers| {
+                let public = Public {
+                    scheme: &scheme,
+                    authority: &authority,
+                };
+                let facts = Facts {
+                    reserved: &reserved,
+                    public,
+                    status,
+                };
+                clean_trailers(&rule, &facts, trailers);
+            })
+        }
+    };
+    Cleaned {
+        head,
+        body,
+        content,
+    }
+}
+
+/// Makes of a backend's fields those for the client, and says whose body goes with them.
+pub fn rewrite(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) -> Content {
+    strip_hops(headers);
+    clean(rule, facts, headers);
+    let content = rule.content_for(facts.status);
+    if content == Content::Ours {
+        keep_beside_our_page(headers);
+    }
+    if !facts.status.is_informational() {
+        protect(rule, facts, headers);
+    }
+    content
+}
+
+/// Removes from a response's trailers what must not come after the fact, and what gives a backend
+/// away.
+pub fn clean_trailers(rule: &Rule, facts: &Facts<'_>, trailers: &mut HeaderMap) {
+    strip_hops(trailers);
+    let early: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| is_early(name))
+        .cloned()
+        .collect();
+    for name in &early {
+        trailers.remove(name);
+    }
+    clean(rule, facts, trailers);
+}
+
+fn strip_hops(headers: &mut HeaderMap) {
+    // Unlike a client, a backend gains nothing by a line that can't be read: the names that are
+    // always the connection's still go.
+    let options = hop::connection_options(headers).unwrap_or_default();
+    hop::strip(headers, &options);
+}
+
+fn clean(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) {
+    let mut gone = Vec::new();
+    let mut has_cookies = false;
+    for (name, value) in headers.iter_mut() {
+        if rule.is_dropped(name, facts.reserved)
+            || name == STRICT_TRANSPORT_SECURITY && !facts.is_tls()
+        {
+            gone.push(name.clone());
+        } else if name == SET_COOKIE {
+            has_cookies = true;
+        } else if name == CLEAR_SITE_DATA {
+            match without_cookies(value) {
+                Some(rest) => *value = rest,
+                None => gone.push(name.clone()),
+            }
+        } else if let Some(kind) = kind_of(name)
+            && rule.rewrite_addresses
+            && let Some(rewritten) = rule.internal.rewrite(value.as_bytes(), kind, &facts.public)
+        {
+            match HeaderValue::from_bytes(&rewritten) {
+                Ok(rewritten) => *value = rewritten,
+                Err(_) => gone.push(name.clone()),
+            }
+        }
+    }
+    for name in &gone {
+        headers.remove(name);
+    }
+    if has_cookies {
+        clean_cookies(rule, facts, headers);
+    }
+}
+
+impl Rule {
+    /// Whose body goes with a status.
+    pub fn content_for(&self, status: StatusCode) -> Content {
+        match self.errors {
+            Errors::Replace if status.is_server_error() => Content::Ours,
+            Errors::Replace | Errors::Pass => Content::Backends,
+        }
+    }
+
+    fn is_dropped(&self, name: &HeaderName, reserved: &ReservedNames) -> bool {
+        if reserved.is_identity(name) || self.remove.contains(name) {
+            return true;
+        }
+        if self.keep.contains(name) {
+            return false;
+        }
+        let listed = match self.mode {
+            Mode::Off => false,
+            Mode::Strip => self.lists.strip.contains(name) && !self.lists.keep.contains(name),
+            Mode::Allowlist => !self.lists.allow.contains(name) && !self.lists.keep.contains(name),
+        };
+        listed || reserved.in_families(name)
+    }
+}
+
+impl Facts<'_> {
+    fn is_tls(&self) -> bool {
+        self.public.scheme == "https"
+    }
+}
+
+/// What may be an address in a field, or `None` where nothing is.
+fn kind_of(name: &HeaderName) -> Option<Kind> {
+    if name == LOCATION
+        || name == CONTENT_LOCATION
+        || name == LINK
+        || name == REFRESH
+        || name == SOURCE_MAP
+        || name == X_SOURCE_MAP
+    {
+        Some(Kind::References)
+    } else if name == CONTENT_SECURITY_POLICY || name == CONTENT_SECURITY_POLICY_REPORT_ONLY {
+        Some(Kind::Sources)
+    } else if name == ETAG {
+        None
+    } else {
+        Some(Kind::Text)
+    }
+}
+
+/// `Clear-Site-Data` without what would sign the user out of the gateway, or `None` where nothing
+/// is left of it.
+fn without_cookies(value: &HeaderValue) -> Option<HeaderValue> {
+    let mut kept = Vec::new();
+    for directive in value.as_bytes().split(|b| *b == b',') {
+        let directive = directive.trim_ascii();
+        if directive == b"\"*\"" {
+            kept.extend([&b"\"cache\""[..], b"\"storage\""]);
+            continue;
+        }
+        let word = directive
+            .strip_prefix(b"\"")
+            .and_then(|d| d.strip_suffix(b"\""));
+        let plain = |word: &&[u8]| word.iter().all(u8::is_ascii_alphanumeric);
+        if word
+            .filter(plain)
+            .is_some_and(|word| !word.eq_ignore_ascii_case(b"cookies"))
+        {
+            kept.push(directive);
+        }
+    }
+    if kept.is_empty() {
+        None
+    } else {
+        HeaderValue::from_bytes(&kept.join(&b", "[..])).ok()
+    }
+}
+
+fn clean_cookies(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) {
+    let lines: Vec<HeaderValue> = headers
+        .get_all(SET_COOKIE)
+        .iter()
+        .filter_map(|line| cleaned_cookie(rule, facts, line))
+        .collect();
+    headers.remove(SET_COOKIE);
+    for line in lines {
+        headers.append(SET_COOKIE, line);
+    }
+}
+
+/// A `Set-Cookie` line as the client gets it, or `None` where it gets none.
+fn cleaned_cookie(rule: &Rule, facts: &Facts<'_>, line: &HeaderValue) -> Option<HeaderValue> {
+    let bytes = line.as_bytes();
+    let mut parts = bytes.split(|b| *b == b';');
+    let pair = parts.next().unwrap_or_default();
+    if is_ours(pair) {
+        return None;
+    }
+    let name = pair
+        .split(|b| *b == b'=')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii();
+    if rule.strip_balancer_cookies {
+        let lower = String::from_utf8_lossy(name).to_ascii_lowercase();
+        if rule.lists.cookies.contains_lower(&lower) {
+            return None;
+        }
+    }
+    if !rule.rewrite_addresses {
+        return Some(line.clone());
+    }
+    let is_internal_domain = |part: &&[u8]| {
+        let mut sides = part.splitn(2, |b| *b == b'=');
+        let is_domain = sides
+            .next()
+            .is_some_and(|n| n.trim_ascii().eq_ignore_ascii_case(b"domain"));
+        let host = String::from_utf8_lossy(sides.next().unwrap_or_default().trim_ascii());
+        is_domain
+            && rule
+                .internal
+                .has_host(host.trim_start_matches('.'), &facts.public)
+    };
+    if !parts.clone().any(|part| is_internal_domain(&part)) {
+        return Some(line.clone());
+    }
+    let mut kept = vec![pair];
+    kept.extend(parts.filter(|part| !is_internal_domain(part)));
+    HeaderValue::from_bytes(&kept.join(&b';')).ok()
+}
+
+/// Whether a browser would send this pair back under a name of ours. A pair without a name, or
+/// without `=`, comes back as its value alone (RFC 6265bis §5.6, "nameless cookies").
+fn is_ours(pair: &[u8]) -> bool {
+    let nothing = pair.iter().take_while(|b| b"= \t".contains(b)).count();
+    let said = pair.get(nothing..).unwrap_or_default();
+    cookie::is_reserved(said.split(|b| *b == b'=').next().unwrap_or_default())
+}
+
+/// Leaves what is true of the answer whatever its body: the page of the gateway describes itself.
+fn keep_beside_our_page(headers: &mut HeaderMap) {
+    let gone: HashSet<HeaderName> = headers
+        .keys()
+        .filter(|name| {
+            let cross_origin = name.as_str().starts_with("access-control-");
+            !(cross_origin || *name == RETRY_AFTER || *name == SET_COOKIE)
+        })
+        .cloned()
+        .collect();
+    for name in &gone {
+        headers.remove(name);
+    }
+}
+
+fn protect(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) {
+    if let Some(hsts) = &rule.hsts
+        && facts.is_tls()
+    {
+        headers
+            .entry(STRICT_TRANSPORT_SECURITY)
+            .or_insert_with(|| hsts.clone());
+    }
+    if !rule.protect {
+        return;
+    }
+    let mut set = |name, value| {
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
+    };
+    set(X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(REFERRER_POLICY, "strict-origin-when-cross-origin");
+    let frames = |policy: &HeaderValue| {
+        let wanted = b"frame-ancestors";
+        policy
+            .as_bytes()
+            .windows(wanted.len())
+            .any(|w| w.eq_ignore_ascii_case(wanted))
+    };
+    if !headers.get_all(CONTENT_SECURITY_POLICY).iter().any(frames) {
+        headers
+            .entry(X_FRAME_OPTIONS)
+            .or_insert(HeaderValue::from_static("SAMEORIGIN"));
+    }
+}
+
+/// Fields that say how to take what came before trailers do (RFC 9110 §6.5.1).
+fn is_early(name: &HeaderName) -> bool {
+    const EARLY: [&str; 15] = [
+        "age",
+        "cache-control",
+        "clear-site-data",
+        "connection",
+        "date",
+        "expires",
+        "location",
+        "refresh",
+        "retry-after",
+        "set-cookie",
+        "strict-transport-security",
+        "trailer",
+        "transfer-encoding",
+        "vary",
+        "www-authenticate",
+    ];
+    let name = name.as_str();
+    EARLY.contains(&name) || name.starts_with("content-") || name.starts_with("access-control-")
+}
+
+/// Reads what `[headers]` of an application or a path says of responses; what it does not say is as
+/// in `base`. Its keys stand in `request_headers::KEYS`.
+pub fn read(headers: Option<&Table>, base: &Rule) -> Rule {
+    let mut rule = base.clone();
+    let Some(table) = headers else { return rule };
+    if let Some(mode) = table.value("mode", mode) {
+        rule.mode = mode;
+    }
+    let expected = |expected| format!("expected {expected}");
+    table.list("keep", |text| rule.keep.insert(text).map_err(expected));
+    table.list("remove", |text| rule.remove.insert(text).map_err(expected));
+    if let Some(rewrite) = table.value("addresses", |text| either(text, "rewrite", "pass")) {
+        rule.rewrite_addresses = rewrite;
+    }
+    for host in table.list("external", host).unwrap_or_default() {
+        rule.internal.leave(host.as_str());
+    }
+    if let Some(strip) = table.value("balancer_cookies", |text| either(text, "strip", "pass")) {
+        rule.strip_balancer_cookies = strip;
+    }
+    if let Some(replace) = table.value("errors", |text| either(text, "replace", "pass")) {
+        rule.errors = if replace {
+            Errors::Replace
+        } else {
+            Errors::Pass
+        };
+    }
+    if let Some(protect) = table.boolean("security_fields") {
+        rule.protect = protect;
+    }
+    rule
+}
+
+impl Rule {
+    /// What holds where a policy says nothing, before these backends.
+    pub fn new(lists: Arc<Lists>, hsts: Option<HeaderValue>, internal: Internal) -> Self {
+        Self {
+            mode: Mode::Strip,
+            lists,
+            keep: Names::default(),
+            remove: Names::default(),
+            internal,
+            rewrite_addresses: true,
+            errors: Errors::Replace,
+            strip_balancer_cookies: false,
+            protect: true,
+            hsts,
+        }
+    }
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "strip" => Ok(Mode::Strip),
+        "allowlist" => Ok(Mode::Allowlist),
+        "off" => Ok(Mode::Off),
+        _ => Err("expected `strip`, `allowlist` or `off`".to_owned()),
+    }
+}
+
+fn either(text: &str, yes: &str, no: &str) -> Result<bool, String> {
+    if text == yes {
+        Ok(true)
+    } else if text == no {
+        Ok(false)
+    } else {
+        Err(format!("expected `{yes}` or `{no}`"))
+    }
+}
+
+fn host(text: &str) -> Result<Host, String> {
+    Host::parse(text.as_bytes())
+        .map_err(|_| "expected a host without scheme or port, such as `sso.internal`".to_owned())
+}
+
+/// What the fuzzer runs.
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing {
+    use super::*;
+    use crate::pipeline::request_headers;
+
+    /// A rule that cleans all that it can, before a backend at `10.0.0.5:8080`.
+    pub fn rule() -> Rule {
+        Rule {
+            mode: Mode::Strip,
+            lists: Arc::new(shipped_lists().expect("the shipped file is read")),
+            keep: Names::default(),
+            remove: Names::default(),
+            internal: Internal::new([("10.0.0.5", Some(8080))], []),
+            rewrite_addresses: true,
+            errors: Errors::Replace,
+            strip_balancer_cookies: false,
+            protect: true,
+            hsts: Some(HeaderValue::from_static("max-age=31536000")),
+        }
+    }
+
+    /// What is known of a response to a request for the wiki.
+    pub fn facts(status: StatusCode) -> Facts<'static> {
+        let public = Public {
+            scheme: "https",
+            authority: "wiki.example.com",
+        };
+        Facts {
+            reserved: request_headers::fuzzing::reserved(),
+            public,
+            status,
+        }
+    }
+
+    /// Whatever a backend sends: cleaning twice is cleaning once, and no name, cookie or address
+    /// is left that must not be.
+    pub fn response_headers(lines: &[u8]) {
+        let headers = request_headers::fuzzing::fields(lines);
+        for mode in [Mode::Strip, Mode::Allowlist, Mode::Off] {
+            let rule = Rule { mode, ..rule() };
+            let mut once = headers.clone();
+            rewrite(&rule, &facts(StatusCode::OK), &mut once);
+            for (name, value) in &once {
+                assert!(
+                    !request_headers::fuzzing::reserved().is_identity(name),
+                    "{name} survives"
+                );
+                let stripped = rule.lists.strip.contains(name) && !rule.lists.keep.contains(name);
+                assert!(mode == Mode::Off || !stripped, "{name} survives");
+                assert!(
+                    name != SET_COOKIE || !is_ours(value.as_bytes()),
+                    "{value:?} survives"
+                );
+                let leak = memchr::memmem::find(value.as_bytes(), b"http://10.0.0.5:8080/");
+                assert!(
+                    name == SET_COOKIE || name == ETAG || leak.is_none(),
+                    "{value:?} survives"
+                );
+            }
+            let mut twice = once.clone();
+            rewrite(&rule, &facts(StatusCode::OK), &mut twice);
+            assert_eq!(twice, once);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,359 @@
+//! 4. sign-in: who asks.
+//!
+//! | when | then |
+//! |---|---|
+//! | `Authorization`, or one of our cookies, comes twice; or no scheme can be read | 400 |
+//! | the first method of the application for which there is a credential takes it | that user |
+//! | .. its session is over, or there never was one | as if there were no cookie |
+//! | .. its password or token is bad, malformed, or of an issuer that no method takes | 401, and no other method is asked |
+//! | .. who sends it has failed too often | 429 `sign_in.slowed` |
+//! | .. it can't be checked now | 503 |
+//! | no method has a credential, and the rule is for everybody | nobody, which is for `access` to judge |
+//! | no method has a credential | 401 `sign_in.no_credential`, listing every method |
+//! | `Authorization` has a scheme of no method here | it is the application's own, and no credential |
+//!
+//! Of several basic methods the first that knows the name is asked; a token is tried by the methods
+//! of exactly the issuer that it claims. Trusts no identity field of a client, and makes nothing of a
+//! cookie that is malformed (ADVISORIES S4). A credential of a scheme that a method takes never goes
+//! on to the backend, whichever method decided.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::HeaderMap;
+
+use crate::identity::provider::{Kind, some_of};
+use crate::identity::{Failure, Identity};
+use crate::pure::cookie::{self, BadCookies};
+use crate::pure::credential::{BadCredential, Credential};
+use crate::pure::head::Head;
+use crate::pure::identity::User;
+use crate::pure::return_to::OWN_PAGES;
+use crate::pure::table::{Key, Table, nearest};
+use crate::record::Record;
+use crate::refusal::{Answer, Challenge, Refusal};
+use crate::session::Live;
+
+use super::rate::Permit;
+
+/// Keys of `[sign_in]`.
+pub const KEYS: &[Key] = &[Key {
+    name: "with",
+    kind: "list of methods",
+    default: "[\"local\"]",
+    doc: "How people and programs prove who they are, in this order: `local` (accounts, by a sign-in \
+          page), `basic` (accounts, by HTTP basic), or the name of a `[provider.NAME]`.",
+}];
+
+/// How an application's users prove who they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    ways: Vec<Way>,
+    realm: Arc<str>,
+    /// Whether those who prove nothing are let through to `access` all the same: for public paths.
+    pub anonymous: bool,
+}
+
+/// One method of an application, or several of one kind, in the place of the first of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Way {
+    Session,
+    Basic(Vec<Arc<str>>),
+    Bearer(Vec<Arc<str>>),
+}
+
+impl Rule {
+    /// The rule of the application `app` that `[sign_in]` states; without one, the sign-in page with
+    /// local accounts. `known` are the methods that there are.
+    pub fn read(table: Option<&Table>, known: &BTreeMap<Arc<str>, Kind>, app: &str) -> Self {
+        let mut rule = Self {
+            ways: Vec::new(),
+            realm: realm(app),
+            anonymous: false,
+        };
+        let stated = table.and_then(|table| {
+            let names = || known.keys().map(|name| &**name);
+            let empty = "an empty list would let nobody sign in";
+            some_of(table, "with", empty, |name| {
+                match known.get_key_value(name) {
+                    Some((name, kind)) => Ok((Arc::clone(name), *kind)),
+                    None => Err(match nearest(name, names()) {
+                        Some(near) => format!("no method has this name; did you mean `{near}`?"),
+                        None => format!("one of `{}`", names().collect::<Vec<_>>().join("`, `")),
+                    }),
+                }
+            })
+        });
+        for (name, kind) in stated.unwrap_or_else(|| vec![("local".into(), Kind::Session)]) {
+            rule.add(name, kind);
+        }
+        rule
+    }
+
+    fn add(&mut self, name: Arc<str>, kind: Kind) {
+        for way in &mut self.ways {
+            match (way, kind) {
+                (Way::Session, Kind::Session) => return,
+                (Way::Basic(names), Kind::Basic) | (Way::Bearer(names), Kind::Bearer) => {
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                    return;
+                }
+                (Way::Session | Way::Basic(_) | Way::Bearer(_), _) => {}
+            }
+        }
+        self.ways.push(match kind {
+            Kind::Session => Way::Session,
+            Kind::Basic => Way::Basic(vec![name]),
+            Kind::Bearer => Way::Bearer(vec![name]),
+        });
+    }
+
+    /// Whether people can sign in by our page.
+    pub fn has_page(&self) -> bool {
+        self.ways.contains(&Way::Session)
+    }
+
+    fn challenge(&self, bad_token: bool) -> Challenge {
+        let realm = &self.realm;
+        let challenges = self.ways.iter().map(|way| match way {
+            // A 401 must name a scheme (RFC 9110 §15.5.2); browsers pass over one they don't know.
+            Way::Session => format!("Cookie realm=\"{realm}\", form-action=\"{OWN_PAGES}sign-in\""),
+            // RFC 7617 §2.1: names and passwords are UTF-8.
+            Way::Basic(_) => format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
+            // RFC 6750 §3.1: the error only where there was a token.
+            Way::Bearer(_) if bad_token => {
+                format!("Bearer realm=\"{realm}\", error=\"invalid_token\"")
+            }
+            Way::Bearer(_) => format!("Bearer realm=\"{realm}\""),
+        });
+        Challenge {
+            challenges: challenges.collect(),
+            sign_in_page: self.has_page(),
+        }
+    }
+}
+
+/// The application's name as it can stand between quotes.
+fn realm(app: &str) -> Arc<str> {
+    let plain = |c: &char| c.is_ascii_graphic() && !matches!(c, '"' | '\\') || *c == ' ';
+    app.chars().filter(plain).collect::<String>().into()
+}
+
+/// Which credentials of the request are the gateway's, so that no backend sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Consumed {
+    /// `Authorization` is of a scheme that a method here takes.
+    pub authorization: bool,
+}
+
+/// Why nobody is let through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// There are two `Authorization` fields.
+    RepeatedAuthorization,
+    /// `Authorization` has no scheme.
+    NoScheme,
+    /// A cookie of ours came twice: somebody else set one (ADVISORIES S10).
+    RepeatedCookie,
+    /// There are more cookies than a browser sends.
+    TooManyCookies,
+    /// There is nothing that a method here takes.
+    NoCredential(Challenge),
+    /// There is a session cookie, but no session any more.
+    SessionOver(Challenge),
+    /// `Basic` is not followed by base64 of a name and a password.
+    MalformedBasic(Challenge),
+    /// `Bearer` is not followed by a token.
+    MalformedBearer(Challenge),
+    /// The credential was checked and is bad, or can't be checked.
+    Failed(Failure, Challenge),
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        let challenge = |challenge, reason| Self::new(Answer::Challenge(challenge), reason);
+        match refused {
+            Refused::RepeatedAuthorization => {
+                Self::new(Answer::BadRequest, "sign_in.repeated_authorization")
+            }
+            Refused::NoScheme => Self::new(Answer::BadRequest, "sign_in.no_scheme"),
+            Refused::RepeatedCookie => Self::new(Answer::BadRequest, "sign_in.repeated_cookie"),
+            Refused::TooManyCookies => {
+                Self::new(Answer::FieldsTooLarge, "sign_in.too_many_cookies")
+            }
+            Refused::NoCredential(ways) => challenge(ways, "sign_in.no_credential"),
+            Refused::SessionOver(ways) => challenge(ways, "sign_in.session_over"),
+            Refused::MalformedBasic(ways) => challenge(ways, "sign_in.malformed_basic"),
+            Refused::MalformedBearer(ways) => challenge(ways, "sign_in.malformed_bearer"),
+            Refused::Failed(failure, ways) => failure
+                .refusal()
+                .unwrap_or_else(|| challenge(ways, failure.reason())),
+        }
+    }
+}
+
+/// Somebody, or nobody: made here only, from a [`Permit`], and asked for by the limits of users.
+#[derive(Debug)]
+pub struct Subject {
+    permit: Permit,
+    found: Found,
+}
+
+impl Subject {
+    /// The proof of the stage before.
+    pub const fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
+    /// Who asks; none on a path for everybody.
+    pub const fn user(&self) -> Option<&Arc<User>> {
+        self.found.user.as_ref()
+    }
+
+    /// The session that says so; what is open for it ends with it.
+    pub const fn session(&self) -> Option<&Arc<Live>> {
+        self.found.session.as_ref()
+    }
+
+    /// Which credentials no backend may see.
+    pub const fn consumed(&self) -> Consumed {
+        self.found.consumed
+    }
+}
+
+/// What was found of who asks.
+#[derive(Debug, Default)]
+struct Found {
+    user: Option<Arc<User>>,
+    session: Option<Arc<Live>>,
+    consumed: Consumed,
+}
+
+/// The credential of a request, as far as a method here could take it.
+enum Authorization {
+    None,
+    Basic(Option<Credential>),
+    Bearer(Option<Credential>),
+}
+
+impl Authorization {
+    fn read(headers: &HeaderMap) -> Result<Self, Refused> {
+        match Credential::of(headers) {
+            Ok(None | Some(Credential::Other)) => Ok(Self::None),
+            Ok(Some(basic @ Credential::Basic { .. })) => Ok(Self::Basic(Some(basic))),
+            Ok(Some(bearer @ Credential::Bearer(_))) => Ok(Self::Bearer(Some(bearer))),
+            Err(BadCredential::Basic) => Ok(Self::Basic(None)),
+            Err(BadCredential::Bearer) => Ok(Self::Bearer(None)),
+            Err(BadCredential::Repeated) => Err(Refused::RepeatedAuthorization),
+            Err(BadCredential::Scheme) => Err(Refused::NoScheme),
+        }
+    }
+
+    const fn is_for(&self, way: &Way) -> bool {
+        matches!(
+            (self, way),
+            (Self::Basic(_), Way::Basic(_)) | (Self::Bearer(_), Way::Bearer(_))
+        )
+    }
+}
+
+/// Finds who asks.
+///
+/// # Errors
+/// Why nobody is let through.
+pub async fn identify(
+    rule: &Rule,
+    identity: &Identity,
+    permit: Permit,
+    head: &Head,
+    now: SystemTime,
+    seen: &mut Record,
+) -> Result<Subject, Refused> {
+    let client = permit.ip();
+    let found = find(rule, identity, client, &head.headers, now).await?;
+    seen.user.clone_from(&found.user);
+    Ok(Subject { permit, found })
+}
+
+async fn find(
+    rule: &Rule,
+    identity: &Identity,
+    client: IpAddr,
+    headers: &HeaderMap,
+    now: SystemTime,
+) -> Result<Found, Refused> {
+    let authorization = Authorization::read(headers)?;
+    let consumed = Consumed {
+        authorization: rule.ways.iter().any(|way| authorization.is_for(way)),
+    };
+    // Asked whether or not a method takes it: two cookies of ours are never an accident.
+    let cookie = match cookie::ours(headers, cookie::SESSION) {
+        Ok(cookie) => cookie,
+        Err(BadCookies::Malformed) => None,
+        Err(BadCookies::Repeated) => return Err(Refused::RepeatedCookie),
+        Err(BadCookies::TooMany) => return Err(Refused::TooManyCookies),
+    };
+    let failed = |why: Failure| {
+        let bad_token = matches!(why, Failure::BadToken(_) | Failure::OtherIssuer);
+        Refused::Failed(why, rule.challenge(bad_token))
+    };
+    for way in &rule.ways {
+        let user = match (way, &authorization) {
+            (Way::Session, _) => {
+                let Some(cookie) = cookie else { continue };
+                match identity.session(cookie, now).await.map_err(failed)? {
+                    Some(known) => {
+                        let (user, session) = (Some(known.user), Some(known.live));
+                        return Ok(Found {
+                            user,
+                            session,
+                            consumed,
+                        });
+                    }
+                    None => continue,
+                }
+            }
+            (Way::Basic(methods), Authorization::Basic(basic)) => {
+                let Some(Credential::Basic { user, password }) = basic else {
+                    return Err(Refused::MalformedBasic(rule.challenge(false)));
+                };
+                identity
+                    .by_password(methods, user, password, client, now)
+                    .await
+            }
+            (Way::Bearer(methods), Authorization::Bearer(bearer)) => {
+                let Some(Credential::Bearer(token)) = bearer else {
+                    return Err(Refused::MalformedBearer(rule.challenge(true)));
+                };
+                identity.by_token(methods, token, now).await
+            }
+            (Way::Basic(_), Authorization::None | Authorization::Bearer(_))
+            | (Way::Bearer(_), Authorization::None | Authorization::Basic(_)) => continue,
+        };
+        let user = Some(user.map_err(failed)?);
+        return Ok(Found {
+            user,
+            session: None,
+            consumed,
+        });
+    }
+    if rule.anonymous {
+        return Ok(Found {
+            consumed,
+            ..Found::default()
+        });
+    }
+    let challenge = rule.challenge(false);
+    Err(if cookie.is_some() && rule.has_page() {
+        Refused::SessionOver(challenge)
+    } else {
+        Refused::NoCredential(challenge)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,464 @@
+//! Who may pass: rules to a verdict that names the line which decided and what was missing.
+//!
+//! | when | then |
+//! |---|---|
+//! | no rule says anything | nobody passes |
+//! | every condition of one `deny` holds, or can't be read | refused, whatever else holds |
+//! | the rule is `public` | everybody passes who meets its other conditions |
+//! | nobody is signed in | refused |
+//! | a condition does not hold, or can't be read | refused; within one condition any value does |
+//! | the sign-in is older than `signed_in_within`, or in the future | refused |
+//! | otherwise | passes |
+//!
+//! Doubt denies on both sides: what can't be read fulfils no condition and meets every `deny`
+//! (cedar skips an erring policy, and with it an erring `forbid`).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::Method;
+use serde_json::Value;
+
+use crate::pure::identity::{Claims, User};
+
+/// How far a sign-in may lie in the future: the clocks of an identity provider and of the gateway
+/// differ by seconds, not by minutes.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// Where a rule stands: file and line, as the operator sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as the operator named it.
+    pub file: Arc<str>,
+    /// The line, from 1.
+    pub line: u32,
+}
+
+/// What a policy says about who may pass at one path.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// Where it stands.
+    pub place: Place,
+    /// Whom it is about at all.
+    pub who: Who,
+    /// All of these must hold.
+    pub conditions: Vec<Condition>,
+    /// How fresh the sign-in must be.
+    pub signed_in_within: Option<Freshness>,
+    /// Each of these refuses, whatever else holds.
+    pub denies: Vec<Deny>,
+}
+
+/// Whom a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Nobody: nothing was said.
+    Nobody,
+    /// Everybody, signed in or not.
+    Public,
+    /// Everybody who is signed in.
+    SignedIn,
+}
+
+/// One thing that must hold, and where it is said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    /// Where it stands.
+    pub place: Place,
+    /// What must hold.
+    pub test: Test,
+}
+
+/// What can be asked of a request; any one value of a list will do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Test {
+    /// The user's name, exactly.
+    User(Vec<Box<str>>),
+    /// The sign-in method that vouches for the user: a name means nothing without it where an
+    /// application takes several.
+    Provider(Vec<Box<str>>),
+    /// A group the user is in, exactly.
+    Group(Vec<Box<str>>),
+    /// The domain of the user's verified e-mail address.
+    EmailDomain(Vec<EmailDomain>),
+    /// A claim of the user, with the values that will do.
+    Claim(ClaimName, Vec<Box<str>>),
+    /// The method as sent, exactly: `GET` does not include `HEAD`.
+    Method(Vec<Method>),
+}
+
+/// How fresh a sign-in must be, and where it is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freshness {
+    /// Where it stands.
+    pub place: Place,
+    /// The greatest age.
+    pub within: Duration,
+}
+
+/// Conditions that, all met, refuse; without any it refuses always.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deny {
+    /// Where it stands.
+    pub place: Place,
+    /// All of these must hold for it to refuse.
+    pub conditions: Vec<Condition>,
+}
+
+/// What a verdict is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Who asks, when somebody is signed in.
+    pub user: Option<&'a User>,
+    /// The method as sent.
+    pub method: &'a Method,
+    /// When it is asked.
+    pub now: SystemTime,
+}
+
+/// Yes or no, by which line, and why not.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Verdict<'r> {
+    /// The request may pass.
+    Granted {
+        /// The rule that lets it.
+        by: &'r Place,
+    },
+    /// The request may not pass.
+    Denied {
+        /// The line that decided.
+        by: &'r Place,
+        /// What was missing.
+        why: Why<'r>,
+    },
+}
+
+/// Why a request may not pass.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Why<'r> {
+    /// No rule lets anybody pass.
+    NoRule,
+    /// Nobody is signed in.
+    SignedOut,
+    /// All that a `deny` states holds.
+    Deny(&'r Deny),
+    /// This condition does not hold.
+    Missing(&'r Condition),
+    /// The sign-in is older than this.
+    Stale(Duration),
+}
+
+/// Decides whether what is asked may pass by `rule`.
+pub fn decide<'r>(rule: &'r Rule, asked: &Asked<'_>) -> Verdict<'r> {
+    let denied = |by, why| Verdict::Denied { by, why };
+    for deny in &rule.denies {
+        if deny
+            .conditions
+            .iter()
+            .all(|c| c.test.read(asked) != Reading::No)
+        {
+            return denied(&deny.place, Why::Deny(deny));
+        }
+    }
+    match rule.who {
+        Who::Nobody => return denied(&rule.place, Why::NoRule),
+        Who::SignedIn if asked.user.is_none() => return denied(&rule.place, Why::SignedOut),
+        Who::Public | Who::SignedIn => {}
+    }
+    for condition in &rule.conditions {
+        if condition.test.read(asked) != Reading::Yes {
+            return denied(&condition.place, Why::Missing(condition));
+        }
+    }
+    // Last, so that nobody is asked to sign in again who may not pass anyway.
+    if let Some(Freshness { place, within }) = &rule.signed_in_within {
+        match asked.user {
+            None => return denied(place, Why::SignedOut),
+            Some(user) if !is_fresh(user, *within, asked.now) => {
+                return denied(place, Why::Stale(*within));
+            }
+            Some(_) => {}
+        }
+    }
+    Verdict::Granted { by: &rule.place }
+}
+
+impl Rule {
+    /// A rule that lets nobody pass: what a policy says that says nothing.
+    pub const fn nobody(place: Place) -> Self {
+        Self {
+            place,
+            who: Who::Nobody,
+            conditions: Vec::new(),
+            signed_in_within: None,
+            denies: Vec::new(),
+        }
+    }
+
+    /// Whether nobody can pass without having signed in.
+    pub const fn needs_sign_in(&self) -> bool {
+        !matches!(self.who, Who::Public)
+    }
+}
+
+/// What a test says: a third answer keeps what can't be read from counting as either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Yes,
+    No,
+    Unreadable,
+}
+
+impl From<bool> for Reading {
+    fn from(holds: bool) -> Self {
+        if holds { Self::Yes } else { Self::No }
+    }
+}
+
+impl Test {
+    fn read(&self, asked: &Asked<'_>) -> Reading {
+        if let Self::Method(methods) = self {
+            return methods.contains(asked.method).into();
+        }
+        let Some(user) = asked.user else {
+            return Reading::No;
+        };
+        match self {
+            Self::User(names) => is_one_of(&user.name, names).into(),
+            Self::Provider(names) => is_one_of(&user.provider, names).into(),
+            Self::Group(names) => user
+                .groups
+                .iter()
+                .any(|group| is_one_of(group, names))
+                .into(),
+            Self::EmailDomain(domains) => match user.email.as_deref() {
+                None => Reading::No,
+                Some(email) => match email_domain(email) {
+                    None => Reading::Unreadable,
+                    Some(domain) => domains.iter().any(|d| d.is(domain)).into(),
+                },
+            },
+            Self::Claim(name, accepted) => match name.values_in(&user.claims) {
+                Err(Unreadable) => Reading::Unreadable,
+                Ok(values) => values.iter().any(|value| is_one_of(value, accepted)).into(),
+            },
+            Self::Method(methods) => methods.contains(asked.method).into(),
+        }
+    }
+}
+
+fn is_one_of(value: &str, list: &[Box<str>]) -> bool {
+    list.iter().any(|one| **one == *value)
+}
+
+fn is_fresh(user: &User, within: Duration, now: SystemTime) -> bool {
+    match now.duration_since(user.signed_in_at) {
+        Ok(age) => age <= within,
+        Err(ahead) => ahead.duration() <= CLOCK_SKEW,
+    }
+}
+
+/// A domain of e-mail addresses, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmailDomain(Box<str>);
+
+impl EmailDomain {
+    /// Reads a domain as a policy states it: `corp.example`, without `@` or wildcard.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if is_domain(text) {
+            Ok(Self(text.to_ascii_lowercase().into()))
+        } else {
+            Err("expected a domain such as `corp.example`, without `@` or `*`".to_owned())
+        }
+    }
+
+    /// Whether `domain` is this very domain, not one below it.
+    fn is(&self, domain: &str) -> bool {
+        self.0.eq_ignore_ascii_case(domain)
+    }
+}
+
+/// The domain of an address with exactly one `@`; none where two readers could differ
+/// (CVE-2026-40574: `attacker@evil.test@corp.test`).
+fn email_domain(email: &str) -> Option<&str> {
+    let (local, domain) = email.split_once('@')?;
+    let plain = |b: u8| b.is_ascii_graphic() && !b"\"(),:;<>[\\]".contains(&b) || !b.is_ascii();
+    (!local.is_empty() && local.bytes().all(plain) && is_domain(domain)).then_some(domain)
+}
+
+fn is_domain(text: &str) -> bool {
+    text.len() <= 253
+        && text.split('.').all(|label| {
+            let bytes = label.as_bytes();
+            (1..=63).contains(&bytes.len())
+                && bytes
+                    .iter()
+                    .all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+                && bytes.first() != Some(&b'-')
+                && bytes.last() != Some(&b'-')
+        })
+}
+
+/// The name of a claim: `department`, or `realm_access.roles` for one inside another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimName(Box<str>);
+
+/// A claim that is there, but says nothing a rule could compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Unreadable;
+
+impl ClaimName {
+    /// Reads a claim's name; a dot goes one level down. Names such as
+    /// `https://corp.example/roles` are taken as they stand.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let nested = !text.contains(['/', ':']);
+        if text.is_empty() || text.len() > 256 || nested && text.split('.').any(str::is_empty) {
+            return Err(
+                "expected a claim's name, such as `department` or `realm_access.roles`".to_owned(),
+            );
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The values the claim has, none when it is absent. Booleans and whole numbers count by their
+    /// JSON spelling.
+    fn values_in<'c>(&self, claims: &'c Claims) -> Result<Vec<Cow<'c, str>>, Unreadable> {
+        let literal = claims.get(&*self.0);
+        let nested = if self.0.contains('.') && !self.0.contains(['/', ':']) {
+            self.descend(claims)?
+        } else {
+            None
+        };
+        match (literal, nested) {
+            (None, None) => Ok(Vec::new()),
+            (Some(value), None) | (None, Some(value)) => values_of(value),
+            // Two claims answer to one name: which one is meant is anybody's guess.
+            (Some(_), Some(_)) => Err(Unreadable),
+        }
+    }
+
+    fn descend<'c>(&self, claims: &'c Claims) -> Result<Option<&'c Value>, Unreadable> {
+        let mut levels = self.0.split('.');
+        let mut at = levels.next().and_then(|first| claims.get(first));
+        for level in levels {
+            let Some(value) = at else { return Ok(None) };
+            let Value::Object(inner) = value else {
+                return Err(Unreadable);
+            };
+            at = inner.get(level);
+        }
+        Ok(at)
+    }
+}
+
+impl fmt::Display for ClaimName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn values_of(value: &Value) -> Result<Vec<Cow<'_, str>>, Unreadable> {
+    match value {
+        Value::Array(values) => values.iter().map(value_of).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            Ok(vec![value_of(value)?])
+        }
+    }
+}
+
+fn value_of(value: &Value) -> Result<Cow<'_, str>, Unreadable> {
+    match value {
+        Value::String(text) => Ok(Cow::Borrowed(text)),
+        Value::Bool(true) => Ok(Cow::Borrowed("true")),
+        Value::Bool(false) => Ok(Cow::Borrowed("false")),
+        Value::Number(n) if n.is_i64() || n.is_u64() => Ok(Cow::Owned(n.to_string())),
+        Value::Number(_) | Value::Null | Value::Array(_) | Value::Object(_) => Err(Unreadable),
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+impl fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRule => f.write_str("no rule lets anybody pass"),
+            Self::SignedOut => f.write_str("nobody is signed in"),
+            Self::Missing(condition) => write!(f, "needs {}", condition.test),
+            Self::Stale(within) => write!(f, "needs a sign-in within {} s", within.as_secs()),
+            Self::Deny(deny) if deny.conditions.is_empty() => f.write_str("denied to everybody"),
+            Self::Deny(deny) => {
+                f.write_str("denied to ")?;
+                for (i, condition) in deny.conditions.iter().enumerate() {
+                    let and = if i == 0 { "" } else { " and " };
+                    write!(f, "{and}{}", condition.test)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(names) => one_of(f, "user", names.iter()),
+            Self::Provider(names) => one_of(f, "sign-in by", names.iter()),
+            Self::Group(names) => one_of(f, "group", names.iter()),
+            Self::EmailDomain(domains) => one_of(f, "e-mail at", domains.iter().map(|d| &d.0)),
+            Self::Method(methods) => one_of(f, "method", methods.iter()),
+            Self::Claim(name, accepted) => {
+                write!(f, "claim `{name}` ")?;
+                one_of(f, "of", accepted.iter())
+            }
+        }
+    }
+}
+
+fn one_of(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    values: impl Iterator<Item = impl fmt::Display>,
+) -> fmt::Result {
+    f.write_str(what)?;
+    for (i, value) in values.enumerate() {
+        let or = if i == 0 { "" } else { " or" };
+        write!(f, "{or} `{value}`")?;
+    }
+    Ok(())
+}
+
+/// What the fuzzer runs.
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing {
+    use super::*;
+
+    /// Names of claims, and addresses: whatever parses prints as it was written, and one domain
+    /// at most is read out of an address.
+    pub fn access(bytes: &[u8]) {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return;
+        };
+        if let Ok(name) = ClaimName::parse(text) {
+            assert_eq!(name.to_string(), text);
+        }
+        if let Some(domain) = email_domain(text) {
+            assert_eq!(text.bytes().filter(|b| *b == b'@').count(), 1);
+            assert!(EmailDomain::parse(domain).is_ok_and(|parsed| parsed.is(domain)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

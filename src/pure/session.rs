@@ -1,0 +1,553 @@
+//! Sessions as values: the id in the cookie, its hash in the store, the sealed record, and time.
+//!
+//! The cookie holds 256 random bits. The store holds their SHA-256 as the key of the row, and the
+//! record sealed under a key that HKDF derives from them: a stolen store signs nobody in and tells
+//! nothing of who was. The hash is the record's context, so that rows can't be exchanged.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::identity::User;
+use super::json;
+use super::seal::{self, Key, NONCE_BYTES, SealError};
+
+/// Characters of the cookie's value: 32 bytes in base64url without padding.
+pub const COOKIE_CHARACTERS: usize = 43;
+/// The largest record in clear; what a sign-in states beyond that is refused, not cut.
+pub const MAX_RECORD_BYTES: usize = 48 * 1024;
+/// The most groups that a record holds.
+pub const MAX_GROUPS: usize = 1024;
+/// The longest user agent that is kept; a longer one is cut, for it decides nothing.
+pub const MAX_USER_AGENT_BYTES: usize = 256;
+
+const VERSION: u8 = 1;
+const PURPOSE: &[u8] = b"session record";
+
+/// The secret in the cookie. Whoever holds it is signed in.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct Id([u8; 32]);
+
+/// What the store knows a session by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hash(pub [u8; 32]);
+
+/// The cookie's value is not one that we ever sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAnId;
+
+impl Id {
+    /// The id of these random bytes.
+    pub const fn new(random: [u8; 32]) -> Self {
+        Self(random)
+    }
+
+    /// The id that a cookie's value spells: exactly as we would, nothing decoded leniently
+    /// (ADVISORIES S4).
+    ///
+    /// # Errors
+    /// [`NotAnId`] for anything else.
+    pub fn from_cookie(value: &str) -> Result<Self, NotAnId> {
+        if value.len() != COOKIE_CHARACTERS {
+            return Err(NotAnId);
+        }
+        let mut id = Self([0; 32]);
+        match URL_SAFE_NO_PAD.decode_slice(value, &mut id.0) {
+            Ok(32) => Ok(id),
+            Ok(_) | Err(_) => Err(NotAnId),
+        }
+    }
+
+    /// The cookie's value.
+    pub fn to_cookie(&self) -> Zeroizing<String> {
+        Zeroizing::new(URL_SAFE_NO_PAD.encode(self.0))
+    }
+
+    /// What the store knows it by.
+    pub fn hash(&self) -> Hash {
+        Hash(seal::hash(&self.0))
+    }
+
+    fn key(&self) -> Result<Key, SealError> {
+        Key::derive(&self.0, PURPOSE)
+    }
+}
+
+/// Seconds since 1970, the unit of every time in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seconds(pub u64);
+
+impl Seconds {
+    /// The whole second that `time` is in; 1970 for a time before it.
+    pub fn of(time: SystemTime) -> Self {
+        Self(
+            time.duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+        )
+    }
+
+    /// This second's beginning; none if it is too far for the platform's clock.
+    pub fn time(self) -> Option<SystemTime> {
+        UNIX_EPOCH.checked_add(Duration::from_secs(self.0))
+    }
+
+    /// This second and `duration`, without running over the end of time.
+    #[must_use]
+    pub const fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration.as_secs()))
+    }
+}
+
+/// How long a session lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// From sign-in, whatever happens.
+    pub absolute: Duration,
+    /// From the last request.
+    pub idle: Duration,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self {
+            absolute: Duration::from_secs(12 * 3600),
+            idle: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Everything a session remembers of its sign-in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Who signed in.
+    pub user: Arc<User>,
+    /// When the session was made.
+    pub created: Seconds,
+    /// When it ends, whatever happens.
+    pub expires: Seconds,
+    /// A fingerprint of what was proved, such as the password's hash: when that changes, the
+    /// session ends.
+    pub proof: [u8; 16],
+    /// The secret that forms of this session carry.
+    pub csrf: [u8; 32],
+    /// The address that signed in.
+    pub client: IpAddr,
+    /// The browser that signed in, as it named itself.
+    pub user_agent: String,
+}
+
+/// Why bytes are not a record, or a record not bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadRecord {
+    /// Not sealed for this id.
+    Seal(SealError),
+    /// Longer than [`MAX_RECORD_BYTES`] or with more than [`MAX_GROUPS`] groups.
+    TooLarge,
+    /// Of a version this program does not know.
+    UnknownVersion,
+    /// Cut short, or with something behind its end.
+    Length,
+    /// A text that is not UTF-8, a tag out of range, claims that are no object, or a time out of
+    /// range.
+    Value,
+}
+
+impl std::fmt::Display for BadRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Seal(why) => why.fmt(f),
+            Self::TooLarge => f.write_str("the session record is too large"),
+            Self::UnknownVersion => f.write_str("the session record is of an unknown version"),
+            Self::Length => f.write_str("the session record is cut short or too long"),
+            Self::Value => f.write_str("the session record holds an impossible value"),
+        }
+    }
+}
+
+impl std::error::Error for BadRecord {}
+
+impl Record {
+    /// The record sealed so that it opens with `id` only. `nonce` is random.
+    ///
+    /// # Errors
+    /// [`BadRecord::TooLarge`], or [`BadRecord::Seal`] if the library fails.
+    pub fn seal(&self, id: &Id, nonce: [u8; NONCE_BYTES]) -> Result<Vec<u8>, BadRecord> {
+        let plain = Zeroizing::new(self.encode()?);
+        id.key()
+            .and_then(|key| key.seal(nonce, &id.hash().0, &plain))
+            .map_err(BadRecord::Seal)
+    }
+
+    /// The record that was sealed for `id`.
+    ///
+    /// # Errors
+    /// What is wrong with the envelope or the record in it.
+    pub fn open(id: &Id, envelope: &[u8]) -> Result<Self, BadRecord> {
+        if envelope.len() > MAX_RECORD_BYTES.saturating_add(seal::OVERHEAD_BYTES) {
+            return Err(BadRecord::TooLarge);
+        }
+        let plain = id
+            .key()
+            .and_then(|key| key.open(&id.hash().0, envelope))
+            .map_err(BadRecord::Seal)?;
+        Self::decode(&plain)
+    }
+
+    /// The bytes of the record: fixed fields first, then texts behind their lengths.
+    ///
+    /// # Errors
+    /// [`BadRecord::TooLarge`].
+    pub fn encode(&self) -> Result<Vec<u8>, BadRecord> {
+        if self.user.groups.len() > MAX_GROUPS {
+            return Err(BadRecord::TooLarge);
+        }
+        let mut out = vec![VERSION];
+        for time in [
+            self.created,
+            self.expires,
+            Seconds::of(self.user.signed_in_at),
+        ] {
+            out.extend_from_slice(&time.0.to_be_bytes());
+        }
+        out.extend_from_slice(&self.proof);
+        out.extend_from_slice(&self.csrf);
+        match self.client {
+            IpAddr::V4(address) => {
+                out.push(4);
+                out.extend_from_slice(&address.octets());
+            }
+            IpAddr::V6(address) => {
+                out.push(6);
+                out.extend_from_slice(&address.octets());
+            }
+        }
+        put(&mut out, cut(&self.user_agent).as_bytes())?;
+        put(&mut out, self.user.provider.as_bytes())?;
+        put(&mut out, self.user.name.as_bytes())?;
+        match &self.user.email {
+            None => out.push(0),
+            Some(email) => {
+                out.push(1);
+                put(&mut out, email.as_bytes())?;
+            }
+        }
+        let groups = u16::try_from(self.user.groups.len()).map_err(|_| BadRecord::TooLarge)?;
+        out.extend_from_slice(&groups.to_be_bytes());
+        for group in &self.user.groups {
+            put(&mut out, group.as_bytes())?;
+        }
+        let claims = serde_json::to_vec(&*self.user.claims).map_err(|_| BadRecord::Value)?;
+        put(&mut out, &claims)?;
+        if out.len() > MAX_RECORD_BYTES {
+            return Err(BadRecord::TooLarge);
+        }
+        Ok(out)
+    }
+
+    /// The record of these bytes.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+        if bytes.len() > MAX_RECORD_BYTES {
+            return Err(BadRecord::TooLarge);
+        }
+        let mut rest = Reader(bytes);
+        let [version] = rest.array()?;
+        if version != VERSION {
+            return Err(BadRecord::UnknownVersion);
+        }
+        let created = rest.seconds()?;
+        let expires = rest.seconds()?;
+        let signed_in_at = rest.seconds()?.time().ok_or(BadRecord::Value)?;
+        let proof = rest.array()?;
+        let csrf = rest.array()?;
+        let client = match rest.array()? {
+            [4] => IpAddr::V4(Ipv4Addr::from(rest.array::<4>()?)),
+            [6] => IpAddr::V6(Ipv6Addr::from(rest.array::<16>()?)),
+            [_] => return Err(BadRecord::Value),
+        };
+        let user_agent = rest.text()?;
+        if user_agent.len() > MAX_USER_AGENT_BYTES {
+            return Err(BadRecord::Value);
+        }
+        let provider = rest.text()?.into();
+        let name = rest.text()?.into();
+        let email = match rest.array()? {
+            [0] => None,
+            [1] => Some(rest.text()?.into()),
+            [_] => return Err(BadRecord::Value),
+        };
+        let groups = usize::from(u16::from_be_bytes(rest.array()?));
+        if groups > MAX_GROUPS {
+            return Err(BadRecord::TooLarge);
+        }
+        let groups = (0..groups)
+            .map(|_| rest.text().map(Arc::from))
+            .collect::<Result<_, _>>()?;
+        let claims = json::object(rest.bytes()?)
+            .ok()
+            .flatten()
+            .ok_or(BadRecord::Value)?;
+        if !rest.0.is_empty() {
+            return Err(BadRecord::Length);
+        }
+        let user = User {
+            name,
+            provider,
+            email,
+            groups,
+            claims: Arc::new(claims),
+            signed_in_at,
+        };
+        Ok(Self {
+            user: Arc::new(user),
+            created,
+            expires,
+            proof,
+            csrf,
+            client,
+            user_agent: user_agent.to_owned(),
+        })
+    }
+}
+
+fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), BadRecord> {
+    let length = u16::try_from(bytes.len()).map_err(|_| BadRecord::TooLarge)?;
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(bytes);
+    Ok(())
+}
+
+/// As much of a user agent as is kept, cut between characters.
+fn cut(user_agent: &str) -> &str {
+    if user_agent.len() <= MAX_USER_AGENT_BYTES {
+        return user_agent;
+    }
+    let end = (0..=MAX_USER_AGENT_BYTES)
+        .rev()
+        .find(|&end| user_agent.is_char_boundary(end));
+    end.and_then(|end| user_agent.get(..end)).unwrap_or("")
+}
+
+struct Reader<'b>(&'b [u8]);
+
+impl<'b> Reader<'b> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], BadRecord> {
+        let (head, rest) = self.0.split_first_chunk().ok_or(BadRecord::Length)?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn seconds(&mut self) -> Result<Seconds, BadRecord> {
+        self.array().map(|bytes| Seconds(u64::from_be_bytes(bytes)))
+    }
+
+    fn bytes(&mut self) -> Result<&'b [u8], BadRecord> {
+        let length = usize::from(u16::from_be_bytes(self.array()?));
+        let (head, rest) = self.0.split_at_checked(length).ok_or(BadRecord::Length)?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn text(&mut self) -> Result<&'b str, BadRecord> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| BadRecord::Value)
+    }
+}
+
+/// Bodies of the fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing {
+    use super::*;
+
+    /// A record that decodes encodes to one that decodes to the same.
+    #[expect(clippy::unwrap_used, reason = "a panic is the finding")]
+    pub fn session_record(bytes: &[u8]) {
+        if let Ok(record) = Record::decode(bytes) {
+            // Claims are left out: JSON numbers need not keep their last bit.
+            if let Ok(encoded) = record.encode() {
+                let again = Record::decode(&encoded).unwrap();
+                assert_eq!(again.user.name, record.user.name);
+                assert_eq!(again.user.provider, record.user.provider);
+                assert_eq!(again.user.email, record.user.email);
+                assert_eq!(again.user.groups, record.user.groups);
+                assert_eq!(
+                    (again.created, again.expires),
+                    (record.created, record.expires)
+                );
+            }
+        }
+        if let Ok(text) = std::str::from_utf8(bytes)
+            && let Ok(id) = Id::from_cookie(text)
+        {
+            assert_eq!(*id.to_cookie(), text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record() -> Record {
+        let claims = serde_json::json!({"dept": ["x", "y"], "level": 3});
+        Record {
+            user: Arc::new(User {
+                name: "bob".into(),
+                provider: "local".into(),
+                email: Some("bob@corp.test".into()),
+                groups: vec!["staff".into(), "wiki".into()],
+                claims: Arc::new(claims.as_object().unwrap().clone()),
+                signed_in_at: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            }),
+            created: Seconds(1_700_000_000),
+            expires: Seconds(1_700_043_200),
+            proof: [1; 16],
+            csrf: [9; 32],
+            client: "2001:db8::1".parse().unwrap(),
+            user_agent: "Mozilla/5.0".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_cookie_value_is_read_as_it_is_written_and_no_other_way() {
+        let id = Id::new([0xfb; 32]);
+        let cookie = id.to_cookie();
+        assert_eq!(cookie.len(), COOKIE_CHARACTERS);
+        assert_eq!(Id::from_cookie(&cookie).unwrap().hash(), id.hash());
+    }
+
+    #[test]
+    fn malformed_cookie_values_are_no_ids() {
+        let good = Id::new([0; 32]).to_cookie();
+        let padded = format!("{}=", *good);
+        let trailing_bits = format!("{}B", &good[..42]);
+        let standard_alphabet = format!("+/{}", &good[2..]);
+        let long = "A".repeat(65_536);
+        for value in [
+            "",
+            "A",
+            &good[..42],
+            &padded,
+            &trailing_bits,
+            &standard_alphabet,
+            &long,
+            &format!("{} ", &good[..42]),
+            &format!("{}\u{e9}", &good[..41]),
+        ] {
+            assert!(Id::from_cookie(value).is_err(), "{value:.50}");
+        }
+    }
+
+    #[test]
+    fn a_record_opens_with_its_own_id_only() {
+        let id = Id::new([1; 32]);
+        let sealed = record().seal(&id, [0; 12]).unwrap();
+        assert_eq!(Record::open(&id, &sealed).unwrap(), record());
+        assert_eq!(
+            Record::open(&Id::new([2; 32]), &sealed),
+            Err(BadRecord::Seal(SealError::NotAuthentic))
+        );
+    }
+
+    #[test]
+    fn a_sealed_record_shows_nothing_of_the_user() {
+        let sealed = record().seal(&Id::new([1; 32]), [0; 12]).unwrap();
+        for word in [&b"bob"[..], b"corp.test", b"staff", b"Mozilla"] {
+            assert!(!sealed.windows(word.len()).any(|window| window == word));
+        }
+    }
+
+    #[test]
+    fn a_record_cut_or_lengthened_at_any_byte_is_refused() {
+        let bytes = record().encode().unwrap();
+        for length in 0..bytes.len() {
+            assert!(Record::decode(&bytes[..length]).is_err(), "length {length}");
+        }
+        let longer = [&bytes[..], b"\0"].concat();
+        assert_eq!(Record::decode(&longer), Err(BadRecord::Length));
+    }
+
+    #[test]
+    fn an_unknown_version_is_refused() {
+        let mut bytes = record().encode().unwrap();
+        bytes[0] = 2;
+        assert_eq!(Record::decode(&bytes), Err(BadRecord::UnknownVersion));
+    }
+
+    #[test]
+    fn a_record_too_large_is_refused_and_not_cut() {
+        let mut large = record();
+        let groups = vec![Arc::from("g"); MAX_GROUPS + 1];
+        large.user = Arc::new(User {
+            groups,
+            ..(*large.user).clone()
+        });
+        assert_eq!(large.encode(), Err(BadRecord::TooLarge));
+        let groups = vec![Arc::from("g".repeat(1000)); 100];
+        large.user = Arc::new(User {
+            groups,
+            ..(*large.user).clone()
+        });
+        assert_eq!(large.encode(), Err(BadRecord::TooLarge));
+    }
+
+    #[test]
+    fn a_long_user_agent_is_cut_between_characters() {
+        let mut long = record();
+        long.user_agent = "é".repeat(200);
+        let back = Record::decode(&long.encode().unwrap()).unwrap();
+        assert_eq!(back.user_agent, "é".repeat(128));
+    }
+
+    prop_compose! {
+        fn any_record()(
+            texts in [".{0,40}", ".{0,40}", ".{0,40}", ".{0,40}"],
+            groups in proptest::collection::vec(".{0,20}", 0..8),
+            has_email: bool, client: IpAddr, created: u32, lasts: u32, proof: [u8; 16],
+            csrf: [u8; 32], claim in ".{0,20}", value: i64,
+        ) -> Record {
+            let [provider, name, email, user_agent] = texts;
+            let claims = [(claim, serde_json::Value::from(value))].into_iter().collect();
+            Record {
+                user: Arc::new(User {
+                    name: name.into(),
+                    provider: provider.into(),
+                    email: has_email.then(|| email.into()),
+                    groups: groups.into_iter().map(Arc::from).collect(),
+                    claims: Arc::new(claims),
+                    signed_in_at: Seconds(created.into()).time().unwrap(),
+                }),
+                created: Seconds(created.into()),
+                expires: Seconds(created.into()).plus(Duration::from_secs(lasts.into())),
+                proof, csrf, client, user_agent,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back_as_they_were(record in any_record()) {
+            prop_assert_eq!(Record::decode(&record.encode().unwrap()).unwrap(), record);
+        }
+
+        #[test]
+        fn arbitrary_bytes_do_not_panic(bytes: Vec<u8>) {
+            fuzzing::session_record(&bytes);
+        }
+
+        #[test]
+        fn altered_records_do_not_panic(record in any_record(), at: prop::sample::Index, to: u8) {
+            let mut bytes = record.encode().unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] = to;
+            fuzzing::session_record(&bytes);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Tests of the store.
+
+use super::*;
+
+const IDLE: Duration = Duration::from_secs(100);
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("s.redb"), &[5; 32]).unwrap();
+    (dir, store)
+}
+
+fn hash(byte: u8) -> Hash {
+    Hash([byte; 32])
+}
+
+fn new(store: &Store, byte: u8, user: &str) -> New {
+    New {
+        hash: hash(byte),
+        sealed: vec![byte; 300],
+        expires: Seconds(10_000),
+        seen: Seconds(1_000),
+        idle: IDLE,
+        user: store.user_key("local", user),
+        replaces: None,
+    }
+}
+
+fn row(byte: u8, seen: u64) -> Row {
+    Row {
+        sealed: vec![byte; 300],
+        seen: Seconds(seen),
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_there_after_a_crash_as_soon_as_create_has_returned() {
+    let (dir, store) = store();
+    store.create(new(&store, 1, "bob")).await.unwrap();
+    // The file as the disk has it while the store is still open: what a kill would leave.
+    let copy = dir.path().join("crashed.redb");
+    std::fs::copy(dir.path().join("s.redb"), &copy).unwrap();
+    let crashed = Store::open(&copy, &[6; 32]).unwrap();
+    assert_eq!(crashed.load(hash(1)).await.unwrap(), Some(row(1, 1_000)));
+    let bob = store.user_key("local", "bob");
+    assert_eq!(
+        crashed.user_key("local", "bob"),
+        bob,
+        "the salt is the file's"
+    );
+}
+
+#[tokio::test]
+async fn a_removed_session_is_gone() {
+    let (_dir, store) = store();
+    store.create(new(&store, 1, "bob")).await.unwrap();
+    assert!(store.remove(hash(1)).await.unwrap());
+    assert!(!store.remove(hash(1)).await.unwrap());
+    assert_eq!(store.load(hash(1)).await.unwrap(), None);
+    assert_eq!(
+        store
+            .remove_user(store.user_key("local", "bob"))
+            .await
+            .unwrap(),
+        []
+    );
+}
+
+#[tokio::test]
+async fn all_sessions_of_one_user_end_and_nobody_elses() {
+    let (_dir, store) = store();
+    for (byte, user) in [(1, "bob"), (2, "bob"), (3, "eve")] {
+        store.create(new(&store, byte, user)).await.unwrap();
+    }
+    let bob = store.user_key("local", "bob");
+    assert_eq!(store.remove_user(bob).await.unwrap(), [hash(1), hash(2)]);
+    assert_eq!(store.load(hash(1)).await.unwrap(), None);
+    assert_eq!(store.load(hash(3)).await.unwrap(), Some(row(3, 1_000)));
+    assert_eq!(
+        store
+            .remove_user(store.user_key("oidc", "eve"))
+            .await
+            .unwrap(),
+        []
+    );
+}
+
+#[tokio::test]
+async fn a_replaced_session_is_gone_with_the_same_commit() {
+    let (_dir, store) = store();
+    store.create(new(&store, 1, "bob")).await.unwrap();
+    let mut next = new(&store, 2, "bob");
+    next.replaces = Some(hash(1));
+    assert_eq!(store.create(next).await.unwrap(), [hash(1)]);
+    assert_eq!(store.load(hash(1)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_users_oldest_session_makes_room() {
+    let (_dir, store) = store();
+    for byte in 0..=64_u8 {
+        let mut new = new(&store, byte, "bob");
+        // The third is the one used longest ago.
+        new.seen = if byte == 3 {
+            Seconds(1)
+        } else {
+            Seconds(1_000)
+        };
+        let ended = store.create(new).await.unwrap();
+        assert_eq!(ended, if byte == 64 { vec![hash(3)] } else { vec![] });
+    }
+    let of_bob = store
+        .remove_user(store.user_key("local", "bob"))
+        .await
+        .unwrap();
+    assert_eq!(of_bob.len(), MAX_SESSIONS_PER_USER);
+}
+
+#[tokio::test]
+async fn pruning_takes_what_is_over_and_what_is_idle() {
+    let (_dir, store) = store();
+    for byte in 1..=3 {
+        store.create(new(&store, byte, "bob")).await.unwrap();
+    }
+    store.touch(hash(2), Seconds(1_090), IDLE);
+    store.touch(hash(3), Seconds(9_950), IDLE);
+    assert_eq!(store.prune(Seconds(1_099)).await.unwrap(), 0);
+    assert_eq!(
+        store.prune(Seconds(1_100)).await.unwrap(),
+        1,
+        "the first was idle too long"
+    );
+    assert_eq!(store.load(hash(2)).await.unwrap(), Some(row(2, 1_090)));
+    assert_eq!(store.prune(Seconds(9_999)).await.unwrap(), 1);
+    assert_eq!(
+        store.prune(Seconds(10_000)).await.unwrap(),
+        1,
+        "use does not pass expiry"
+    );
+}
+
+#[tokio::test]
+async fn one_pruning_is_bounded() {
+    let (_dir, store) = store();
+    let mut waiting = Vec::new();
+    for number in 0..MAX_PRUNED + 10 {
+        let mut new = new(&store, 0, &number.to_string());
+        new.hash.0[..8].copy_from_slice(&number.to_be_bytes());
+        waiting.push(new);
+    }
+    for chunk in waiting.chunks_mut(500) {
+        let creates = chunk.iter_mut().map(|new| {
+            let new = std::mem::replace(new, tests::new(&store, 0, "x"));
+            store.create(new)
+        });
+        for create in creates.collect::<Vec<_>>() {
+            create.await.unwrap();
+        }
+    }
+    assert_eq!(store.prune(Seconds(20_000)).await.unwrap(), MAX_PRUNED);
+    assert_eq!(store.prune(Seconds(20_000)).await.unwrap(), 10);
+}
+
+#[tokio::test]
+async fn last_use_is_kept_when_the_store_closes_and_never_goes_back() {
+    let (dir, store) = store();
+    store.create(new(&store, 1, "bob")).await.unwrap();
+    store.touch(hash(1), Seconds(1_050), IDLE);
+    store.touch(hash(9), Seconds(1_050), IDLE);
+    drop(store);
+    let store = Store::open(&dir.path().join("s.redb"), &[6; 32]).unwrap();
+    assert_eq!(store.load(hash(1)).await.unwrap(), Some(row(1, 1_050)));
+    assert_eq!(store.load(hash(9)).await.unwrap(), None);
+    store.touch(hash(1), Seconds(1_020), IDLE);
+    store.remove(hash(9)).await.unwrap();
+    assert_eq!(store.load(hash(1)).await.unwrap(), Some(row(1, 1_050)));
+}
+
+#[test]
+fn the_file_is_its_owners_alone() {
+    let (dir, store) = store();
+    drop(store);
+    let path = dir.path().join("s.redb");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    drop(Store::open(&path, &[5; 32]).unwrap());
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+}
+
+#[test]
+fn a_file_that_is_no_store_is_refused_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.redb");
+    std::fs::write(&path, "not a database at all, but precious").unwrap();
+    assert!(matches!(
+        Store::open(&path, &[5; 32]),
+        Err(OpenError::Database(_))
+    ));
+    assert_eq!(
+        std::fs::read(&path).unwrap(),
+        b"not a database at all, but precious"
+    );
+}
+
+#[test]
+fn a_store_of_a_later_version_is_refused() {
+    let (dir, store) = store();
+    drop(store);
+    let path = dir.path().join("s.redb");
+    let database = Database::open(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    write
+        .open_table(META)
+        .unwrap()
+        .insert("version", 2_u64.to_be_bytes().as_slice())
+        .unwrap();
+    write.commit().unwrap();
+    drop(database);
+    assert!(matches!(
+        Store::open(&path, &[5; 32]),
+        Err(OpenError::Schema(2))
+    ));
+}
+
+#[test]
+fn a_broken_store_says_so_and_is_mended() {
+    let (dir, store) = store();
+    drop(store);
+    let shared = Shared {
+        path: dir.path().join("s.redb"),
+        salt: [5; 32],
+        database: RwLock::new(None),
+        suspect: AtomicBool::new(true),
+    };
+    assert!(matches!(shared.database(), Err(StoreError::Broken(_))));
+    shared.mend();
+    assert!(shared.database().is_ok());
+    assert!(!shared.suspect.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_store_in_use_is_refused() {
+    let (dir, _store) = store();
+    assert!(matches!(
+        Store::open(&dir.path().join("s.redb"), &[5; 32]),
+        Err(OpenError::Database(_))
+    ));
+}

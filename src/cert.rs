@@ -5,53 +5,125 @@ pub mod development;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
 
-/// Why a certificate can't be used; the message says what to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+use crate::pure::validity;
+
+/// Why a certificate can't be used; the text says what to do.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Error {
-    /// A file can't be read or written.
-    File(String),
+    /// A file can't be read.
+    Unreadable {
+        /// The file.
+        file: String,
+        /// What the system says.
+        why: io::ErrorKind,
+    },
+    /// A file or directory can't be written.
+    Unwritable {
+        /// The file.
+        file: String,
+        /// What the system says.
+        why: io::ErrorKind,
+    },
     /// The file holds no certificate in PEM.
     NoCertificate(String),
+    /// A certificate in the file is none.
+    MalformedCertificate(String),
+    /// A certificate in the file can't be an authority.
+    NoAuthority(String),
     /// The file holds no private key in PEM.
     NoKey(String),
-    /// The key is of a kind that is not supported, or not the certificate's.
-    KeyMismatch(String),
-    /// A certificate can't be read.
-    Malformed(String),
-    /// The cryptography library refuses.
-    Library(String),
+    /// The key in the file is none.
+    MalformedKey(String),
+    /// The key in the file needs a passphrase.
+    EncryptedKey(String),
+    /// The key in the file is of another algorithm or size.
+    UnsupportedKey(String),
+    /// The key is not the certificate's.
+    KeyMismatch {
+        /// The certificate's file.
+        chain: String,
+        /// The key's file.
+        key: String,
+    },
     /// No certificate is configured.
     None,
+    /// The TLS library refuses.
+    Library(rustls::Error),
+    /// The development certificate can't be made.
+    Making(rcgen::Error),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(text) => f.write_str(text),
+            Self::Unreadable { file, why } => {
+                write!(
+                    f,
+                    "`{file}` can't be read: {why}; the gate's user must be able to"
+                )
+            }
+            Self::Unwritable { file, why } => {
+                write!(
+                    f,
+                    "`{file}` can't be written: {why}; the gate's user must be able to"
+                )
+            }
             Self::NoCertificate(file) => write!(
                 f,
-                "`{file}` holds no PEM certificate; it begins with `-----BEGIN CERTIFICATE-----`"
+                "`{file}` holds no certificate; expected PEM, `-----BEGIN CERTIFICATE-----`"
+            ),
+            Self::MalformedCertificate(file) => {
+                write!(
+                    f,
+                    "a certificate in `{file}` can't be read; is the file whole?"
+                )
+            }
+            Self::NoAuthority(file) => write!(
+                f,
+                "a certificate in `{file}` can't be an authority for client certificates"
             ),
             Self::NoKey(file) => write!(
                 f,
-                "`{file}` holds no PEM private key; it begins with `-----BEGIN PRIVATE KEY-----`"
+                "`{file}` holds no private key; expected PEM, `-----BEGIN PRIVATE KEY-----`"
             ),
-            Self::KeyMismatch(file) => write!(
+            Self::MalformedKey(file) => {
+                write!(f, "the key in `{file}` can't be read; is the file whole?")
+            }
+            Self::EncryptedKey(file) => write!(
                 f,
-                "the key in `{file}` is not the certificate's, or of a kind that is not supported"
+                "the key in `{file}` is encrypted; decrypt it with `openssl pkey` and keep the file \
+                 readable by the gate alone"
             ),
-            Self::Malformed(file) => write!(f, "a certificate in `{file}` can't be read"),
-            Self::Library(text) => write!(f, "TLS can't be set up: {text}"),
+            Self::UnsupportedKey(file) => write!(
+                f,
+                "the key in `{file}` is of a kind that is not supported; expected ECDSA P-256, \
+                 P-384 or P-521, Ed25519, or RSA from 2048 to 8192 bits"
+            ),
+            Self::KeyMismatch { chain, key } => write!(
+                f,
+                "the key in `{key}` is not that of the first certificate in `{chain}`; the \
+                 certificate comes first, then those that signed it"
+            ),
             Self::None => f.write_str(
                 "no certificate: set `[tls] certificates`, or `development = true` to try out",
             ),
+            Self::Library(error) => write!(f, "TLS can't be set up: {error}"),
+            Self::Making(error) => {
+                write!(f, "the development certificate can't be made: {error}")
+            }
         }
     }
 }
@@ -65,42 +137,57 @@ pub struct Certificates {
     /// By the part after `*.`; a wildcard stands for one label (RFC 6125 §6.4.3).
     wildcard: HashMap<String, Arc<CertifiedKey>>,
     default: Option<Arc<CertifiedKey>>,
+    expiries: Vec<(String, SystemTime)>,
 }
 
 impl Certificates {
-    /// In the order of the configuration: the first one for a name serves it, and the first of all
-    /// serves the names that none is for.
+    /// Loads chains and their keys, in the order of the configuration: the first one for a name
+    /// serves it, and the first of all serves the names that none is for.
     ///
     /// # Errors
-    /// A certificate that can't be read, by its place.
-    pub fn new(keys: Vec<Arc<CertifiedKey>>) -> Result<Self, Error> {
+    /// What is wrong with any of the files, or that there is none.
+    pub fn load(pairs: &[(PathBuf, PathBuf)]) -> Result<Self, Error> {
         let mut certificates = Self::default();
-        for (at, key) in keys.into_iter().enumerate() {
-            let malformed = || Error::Malformed(format!("certificate {}", at.saturating_add(1)));
-            let leaf = key.end_entity_cert().map_err(|_| malformed())?;
-            let parsed = webpki::EndEntityCert::try_from(leaf).map_err(|_| malformed())?;
-            for name in parsed.valid_dns_names() {
-                let name = name.to_ascii_lowercase();
-                match name.strip_prefix("*.") {
-                    Some(parent) => certificates.wildcard.entry(parent.to_owned()),
-                    None => certificates.exact.entry(name),
-                }
-                .or_insert_with(|| Arc::clone(&key));
-            }
-            certificates.default.get_or_insert(key);
+        for (chain, key) in pairs {
+            certificates.add(chain.display().to_string(), files::load(chain, key)?)?;
         }
-        Ok(certificates)
+        match certificates.default {
+            Some(_) => Ok(certificates),
+            None => Err(Error::None),
+        }
     }
 
-    fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+    fn add(&mut self, file: String, key: Arc<CertifiedKey>) -> Result<(), Error> {
+        let malformed = || Error::MalformedCertificate(file.clone());
+        let leaf = key.end_entity_cert().map_err(|_| malformed())?;
+        let parsed = webpki::EndEntityCert::try_from(leaf).map_err(|_| malformed())?;
+        let ends = validity::parse(leaf).map_err(|_| malformed())?.ends;
+        for name in parsed.valid_dns_names() {
+            let name = name.to_ascii_lowercase();
+            match name.strip_prefix("*.") {
+                Some(parent) => self.wildcard.entry(parent.to_owned()),
+                None => self.exact.entry(name),
+            }
+            .or_insert_with(|| Arc::clone(&key));
+        }
+        self.default.get_or_insert(key);
+        self.expiries.push((file, ends));
+        Ok(())
+    }
+
+    /// When each certificate ends, by the file it came from.
+    pub fn expiries(&self) -> &[(String, SystemTime)] {
+        &self.expiries
+    }
+
+    /// `name` is in lower case.
+    fn find(&self, name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
         let by_name = name.and_then(|name| {
-            let parent = || {
-                name.split_once('.')
-                    .and_then(|(_, parent)| self.wildcard.get(parent))
-            };
-            self.exact.get(name).or_else(parent)
+            let name = name.strip_suffix('.').unwrap_or(name);
+            let by_parent = || self.wildcard.get(name.split_once('.')?.1);
+            self.exact.get(name).or_else(by_parent)
         });
-        by_name.or(self.default.as_ref()).cloned()
+        by_name.or(self.default.as_ref())
     }
 }
 
@@ -109,56 +196,76 @@ impl Certificates {
 pub struct Store(ArcSwap<Certificates>);
 
 impl Store {
+    /// With these certificates in force.
+    pub fn new(certificates: Certificates) -> Self {
+        Self(ArcSwap::from_pointee(certificates))
+    }
+
     /// Takes new certificates up: handshakes from now on see them.
     pub fn replace(&self, certificates: Certificates) {
         self.0.store(Arc::new(certificates));
+    }
+
+    /// When each certificate in force ends, by the file it came from.
+    pub fn expiries(&self) -> Vec<(String, SystemTime)> {
+        self.0.load().expiries().to_vec()
     }
 }
 
 impl ResolvesServerCert for Store {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        self.0.load().find(name.as_deref())
+        self.0.load().find(name.as_deref()).cloned()
     }
 }
 
-/// The server's side of TLS: 1.3 and 1.2, X25519MLKEM768 first, HTTP/2 and HTTP/1.1. Each listener
-/// has its own ticket keys, so that a session never resumes where another rule about client
-/// certificates holds.
+/// Takes client certificates that an authority in `ca` signed; without `required`, clients that
+/// show none are let in too, and the pipeline sees that they showed none.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn client_verifier(ca: &Path, required: bool) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in files::certificates(ca)? {
+        roots
+            .add(certificate)
+            .map_err(|_| Error::NoAuthority(ca.display().to_string()))?;
+    }
+    let provider = Arc::new(default_provider());
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = if required {
+        builder
+    } else {
+        builder.allow_unauthenticated()
+    };
+    builder
+        .build()
+        .map_err(|error| Error::Library(rustls::Error::General(error.to_string())))
+}
+
+/// The server's side of TLS: 1.3 and 1.2, HTTP/2 and HTTP/1.1, X25519MLKEM768 first. Of the groups
+/// that both know the client's order decides, so that a client which knows X25519MLKEM768 and does
+/// not prefer it gets what it prefers.
+///
+/// Each call makes its own ticket keys, so that no session resumes at a listener, or after a
+/// reload, with another rule about client certificates.
 ///
 /// # Errors
 /// What the library refuses.
 pub fn server_config(
     store: Arc<Store>,
-    clients: Option<(&[u8], bool)>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 ) -> Result<Arc<ServerConfig>, Error> {
-    let library = |error: rustls::Error| Error::Library(error.to_string());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(library)?;
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(Error::Library)?;
     let builder = match clients {
         None => builder.with_no_client_auth(),
-        Some((authorities, required)) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in files::certificates(authorities, "ca")? {
-                roots.add(certificate).map_err(library)?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = if required {
-                verifier
-            } else {
-                verifier.allow_unauthenticated()
-            };
-            let verifier = verifier
-                .build()
-                .map_err(|error| Error::Library(error.to_string()))?;
-            builder.with_client_cert_verifier(verifier)
-        }
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
     };
     let mut config = builder.with_cert_resolver(store);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(library)?;
+    config.ticketer = Ticketer::new().map_err(Error::Library)?;
     config.send_tls13_tickets = 1;
     // Early data can be replayed; no gate can tell a replayed request from a new one.
     config.max_early_data_size = 0;
@@ -166,114 +273,4 @@ pub fn server_config(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rustls::pki_types::ServerName;
-    use rustls::{ClientConfig, ClientConnection, ServerConnection};
-
-    fn key(names: &[&str]) -> Arc<CertifiedKey> {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
-        files::certified(
-            made.cert.pem().as_bytes(),
-            made.signing_key.serialize_pem().as_bytes(),
-            "test",
-        )
-        .unwrap()
-    }
-
-    fn handshake(keys: &[Arc<CertifiedKey>], name: &str) -> (Vec<u8>, rustls::NamedGroup) {
-        let store = Arc::new(Store::default());
-        store.replace(Certificates::new(keys.to_vec()).unwrap());
-        let mut server = ServerConnection::new(server_config(store, None).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut roots = RootCertStore::empty();
-        for key in keys {
-            roots.add(key.cert[0].clone()).unwrap();
-        }
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody))
-            .with_no_client_auth();
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
-        while client.is_handshaking() || server.is_handshaking() {
-            let mut bytes = Vec::new();
-            client.write_tls(&mut bytes).unwrap();
-            server.read_tls(&mut &bytes[..]).unwrap();
-            server.process_new_packets().unwrap();
-            let mut bytes = Vec::new();
-            server.write_tls(&mut bytes).unwrap();
-            client.read_tls(&mut &bytes[..]).unwrap();
-            client.process_new_packets().unwrap();
-        }
-        let shown = client.peer_certificates().unwrap()[0].to_vec();
-        (
-            shown,
-            client.negotiated_key_exchange_group().unwrap().name(),
-        )
-    }
-
-    #[derive(Debug)]
-    struct Anybody;
-    impl rustls::client::danger::ServerCertVerifier for Anybody {
-        fn verify_server_cert(
-            &self,
-            _: &rustls::pki_types::CertificateDer<'_>,
-            _: &[rustls::pki_types::CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: rustls::pki_types::UnixTime,
-        ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-            Ok(rustls::client::danger::ServerCertVerified::assertion())
-        }
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &rustls::pki_types::CertificateDer<'_>,
-            _: &rustls::DigitallySignedStruct,
-        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-            Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-        }
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &rustls::pki_types::CertificateDer<'_>,
-            _: &rustls::DigitallySignedStruct,
-        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-            Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
-        }
-        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-            let provider = rustls::crypto::aws_lc_rs::default_provider();
-            provider
-                .signature_verification_algorithms
-                .supported_schemes()
-        }
-    }
-
-    #[test]
-    fn the_name_asked_for_chooses_the_certificate() {
-        let keys = [key(&["default.test"]), key(&["a.test", "*.b.test"])];
-        let second = keys[1].cert[0].to_vec();
-        let first = keys[0].cert[0].to_vec();
-        for (name, expected) in [
-            ("a.test", &second),
-            ("x.b.test", &second),
-            ("x.y.b.test", &first),
-            ("b.test", &first),
-            ("unknown.test", &first),
-        ] {
-            assert_eq!(&handshake(&keys, name).0, expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn the_post_quantum_group_is_chosen_first() {
-        assert_eq!(
-            handshake(&[key(&["a.test"])], "a.test").1,
-            rustls::NamedGroup::X25519MLKEM768
-        );
-    }
-}
+mod tests;

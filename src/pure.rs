@@ -10,6 +10,7 @@ pub mod hop;
 pub mod cookie;
 pub mod credential;
 pub mod connection;
+pub mod validity;
 pub mod proxy_protocol;
 pub mod cidr;
 pub mod forwarded;

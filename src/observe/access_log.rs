@@ -2,23 +2,29 @@
 //!
 //! A full queue drops lines and counts them; it never makes a request wait. No query, cookie,
 //! credential or content is in a [`Record`], so none can be in a line; what a client can choose is
-//! escaped, so that it can't forge a line or speak to a terminal.
+//! escaped to printable ASCII, so that it can't forge a line or speak to a terminal.
 
-use std::fmt::Write as _;
-use std::io::Write;
+use std::fmt::{Display, Write as _};
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Map, Value};
+use http::Method;
 
 use crate::record::{Record, STAGES};
 
-/// Lines that wait for the writer.
+/// Lines that wait for the writer: enough for [`GATHER`] at 800,000 requests a second.
 const QUEUE: usize = 8192;
 /// Bytes gathered before a write.
 const BATCH: usize = 64 * 1024;
+/// How long lines gather before they are formatted: waking the writer for each would cost a core
+/// more than the line itself.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +35,54 @@ pub enum Format {
     Json,
 }
 
+impl Format {
+    /// Text for people on a terminal, JSON otherwise.
+    pub const fn auto(is_terminal: bool) -> Self {
+        if is_terminal { Self::Text } else { Self::Json }
+    }
+}
+
+/// Where lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, which is appended to and which only its owner and group read.
+    File(PathBuf),
+}
+
+impl Output {
+    /// Whether people read it as it is written.
+    pub fn is_terminal(&self) -> bool {
+        match self {
+            Self::Stdout => io::stdout().is_terminal(),
+            Self::Stderr => io::stderr().is_terminal(),
+            Self::File(_) => false,
+        }
+    }
+
+    /// Opens it, for [`Writer::start`].
+    ///
+    /// # Errors
+    /// What the system says of the file.
+    pub fn open(&self) -> io::Result<Box<dyn Write + Send>> {
+        Ok(match self {
+            Self::Stdout => Box::new(io::stdout()),
+            Self::Stderr => Box::new(io::stderr()),
+            Self::File(path) => {
+                let mut options = OpenOptions::new();
+                Box::new(options.append(true).create(true).mode(0o640).open(path)?)
+            }
+        })
+    }
+}
+
 /// Where the cores send their records.
 #[derive(Debug, Clone)]
 pub struct Sink {
+    /// `None` only wakes the writer.
     queue: SyncSender<Option<Record>>,
     dropped: Arc<AtomicU64>,
 }
@@ -40,21 +91,22 @@ pub struct Sink {
 #[derive(Debug)]
 pub struct Writer {
     sink: Sink,
-    thread: std::thread::JoinHandle<()>,
+    ending: Arc<AtomicBool>,
+    ended: Receiver<()>,
 }
 
 impl Sink {
     /// Hands a record to the writer, or drops it when the writer can't keep up.
     pub fn emit(&self, record: Record) {
         match self.queue.try_send(Some(record)) {
-            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-            Err(TrySendError::Full(_)) => {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 
-    /// Lines dropped so far.
+    /// Lines dropped so far: the queue was full, or they could not be written.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -65,16 +117,27 @@ impl Writer {
     ///
     /// # Errors
     /// No thread from the system.
-    pub fn start(format: Format, out: impl Write + Send + 'static) -> std::io::Result<Self> {
-        let (queue, lines) = sync_channel(QUEUE);
+    pub fn start(format: Format, out: impl Write + Send + 'static) -> io::Result<Self> {
+        let (queue, records) = sync_channel(QUEUE);
+        let (end, ended) = sync_channel(1);
         let sink = Sink {
             queue,
             dropped: Arc::default(),
         };
-        let thread = std::thread::Builder::new()
+        let ending = Arc::<AtomicBool>::default();
+        let (dropped, told) = (Arc::clone(&sink.dropped), Arc::clone(&ending));
+        std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_all(format, &lines, out))?;
-        Ok(Self { sink, thread })
+            .spawn(move || {
+                write_all(format, records, &told, &dropped, out);
+                // The queue is gone by now: what comes later is counted as dropped.
+                let _ = end.send(());
+            })?;
+        Ok(Self {
+            sink,
+            ending,
+            ended,
+        })
     }
 
     /// Where to send records.
@@ -82,34 +145,56 @@ impl Writer {
         self.sink.clone()
     }
 
-    /// Writes what is queued, and ends.
-    pub fn finish(self) {
-        let _ = self.sink.queue.send(None);
-        let _ = self.thread.join();
+    /// Writes what is queued, and ends; whether that was done `within` the time given. A reader
+    /// that takes no more, such as a stopped pager, must not keep the gate from ending.
+    pub fn finish(self, within: Duration) -> bool {
+        self.ending.store(true, Ordering::Release);
+        // A full queue wakes the writer as well.
+        let _ = self.sink.queue.try_send(None);
+        self.ended.recv_timeout(within).is_ok()
     }
 }
 
-fn write_all(format: Format, lines: &Receiver<Option<Record>>, mut out: impl Write) {
+fn write_all(
+    format: Format,
+    records: Receiver<Option<Record>>,
+    ending: &AtomicBool,
+    dropped: &AtomicU64,
+    mut out: impl Write,
+) {
     let mut batch = String::new();
-    while let Ok(Some(record)) = lines.recv() {
-        line(format, &record, &mut batch);
-        let mut ended = false;
-        while batch.len() < BATCH {
-            match lines.try_recv() {
-                Ok(Some(record)) => line(format, &record, &mut batch),
-                Ok(None) => {
-                    ended = true;
-                    break;
-                }
-                Err(_) => break,
+    let mut caught_up = true;
+    loop {
+        let last = ending.load(Ordering::Acquire);
+        let received = if last {
+            records.try_recv().ok()
+        } else {
+            records.recv().ok()
+        };
+        let Some(mut next) = received else { return };
+        if caught_up && !last {
+            std::thread::sleep(GATHER);
+        }
+        let mut lines = 0_u64;
+        caught_up = loop {
+            if let Some(record) = next {
+                line(format, &record, &mut batch);
+                lines = lines.saturating_add(1);
             }
-        }
+            if batch.len() >= BATCH {
+                break false;
+            }
+            match records.try_recv() {
+                Ok(received) => next = received,
+                Err(_) => break true,
+            }
+        };
         // A log that can't be written must not stop the gate.
-        let _ = out.write_all(batch.as_bytes()).and_then(|()| out.flush());
-        batch.clear();
-        if ended {
-            return;
+        let written = out.write_all(batch.as_bytes()).and_then(|()| out.flush());
+        if written.is_err() {
+            dropped.fetch_add(lines, Ordering::Relaxed);
         }
+        batch.clear();
     }
 }
 
@@ -122,135 +207,165 @@ pub fn line(format: Format, record: &Record, out: &mut String) {
 }
 
 fn text(record: &Record, out: &mut String) {
-    let status = record.status.map_or(0, |status| status.as_u16());
-    let client = record
-        .client
-        .map(|client| client.to_string())
-        .unwrap_or_default();
-    let method = record.method.as_ref().map_or("-", http::Method::as_str);
-    let _ = write!(out, "{} {status} {client} {method} ", time(record.time));
-    escaped(record.host.as_deref().unwrap_or("-"), out);
-    escaped(record.path.as_deref().unwrap_or(""), out);
-    if let Some(user) = &record.user {
-        out.push_str(" user=");
-        escaped(&user.name, out);
-    }
-    if let Some(reason) = record.refused.or(record.ended_early) {
-        let _ = write!(out, " {reason}");
-    }
+    let client = record.client.map(|client| client.to_string());
+    let method = record.method.as_ref().map(Method::as_str);
+    let mut place = printable(record.host.as_deref());
+    place.push_str(&printable(record.path.as_deref().or(Some(""))));
+    let user = record.user.as_ref().map(|user| &*user.name);
+    let why = record.refused.or(record.ended_early).unwrap_or("-");
+    let mut why = why.to_owned();
     if let Some(decider) = &record.decider {
-        let _ = write!(out, " ({decider})");
+        let _ = write!(why, " {}:{}", printable(Some(&decider.file)), decider.line);
     }
+    push_time(record.time, out);
     let _ = writeln!(
         out,
-        " {:.1}ms {}",
-        record.duration.as_secs_f64() * 1000.0,
+        " {:<15} {:<7} {place:<40} {:03} {:<12} {:<12} {why:<32} {:>9.1}ms {}",
+        client.as_deref().unwrap_or("-"),
+        printable(method),
+        record.status.map_or(0, |status| status.as_u16()),
+        printable(record.app.as_deref()),
+        printable(user),
+        milliseconds(record.duration),
         record.request_id
     );
 }
 
+/// What is not known is left out.
 fn json(record: &Record, out: &mut String) {
-    let mut object = Map::new();
-    let mut put = |key: &str, value: Value| {
-        object.insert(key.to_owned(), value);
-    };
-    put("time", time(record.time).into());
-    put("request_id", (*record.request_id).into());
-    put(
-        "client",
-        record.client.map(|client| client.to_string()).into(),
-    );
-    put(
-        "method",
-        record.method.as_ref().map(http::Method::as_str).into(),
-    );
-    put("host", record.host.as_deref().into());
-    put("path", record.path.as_deref().into());
-    put("app", record.app.as_deref().into());
-    put("status", record.status.map(|status| status.as_u16()).into());
-    put(
-        "verdict",
-        if record.refused.is_some() {
-            "refuse"
-        } else {
-            "allow"
-        }
-        .into(),
-    );
-    if let Some(reason) = record.refused {
-        put("stage", reason.split('.').next().unwrap_or(reason).into());
-        put("reason", reason.into());
+    out.push_str("{\"time\":\"");
+    push_time(record.time, out);
+    out.push('"');
+    let mut object = Object(out);
+    object.text("request_id", Some(&record.request_id));
+    if let Some(client) = record.client {
+        // Digits, dots and colons.
+        object.plain("client", format_args!("\"{client}\""));
     }
-    if let Some(reason) = record.ended_early {
-        put("ended_early", reason.into());
+    object.text("method", record.method.as_ref().map(Method::as_str));
+    object.text("host", record.host.as_deref());
+    object.text("path", record.path.as_deref());
+    if let Some(status) = record.status {
+        object.plain("status", status.as_u16());
     }
+    object.text("app", record.app.as_deref());
+    object.text("user", record.user.as_ref().map(|user| &*user.name));
+    object.text("provider", record.user.as_ref().map(|user| &*user.provider));
+    object.text("verdict", verdict(record));
+    object.text("stage", decided_by(record));
+    object.text("reason", record.refused);
+    object.text("ended_early", record.ended_early);
     if let Some(decider) = &record.decider {
-        put("rule", decider.to_string().into());
-    }
-    if let Some(user) = &record.user {
-        put("user", (*user.name).into());
-        put("provider", (*user.provider).into());
+        object.text("rule", Some(&decider.to_string()));
     }
     if let Some(backend) = record.backend {
-        put("backend", backend.into());
+        object.plain("backend", backend);
     }
-    put("received_bytes", record.received_bytes.into());
-    put("sent_bytes", record.sent_bytes.into());
-    put(
-        "duration_us",
-        u64::try_from(record.duration.as_micros())
-            .unwrap_or(u64::MAX)
-            .into(),
-    );
-    let mut before = 0_u32;
-    let stages: Map<String, Value> = STAGES
-        .iter()
-        .zip(record.stage_ends_us)
-        .filter(|(_, end)| *end > 0)
-        .map(|(stage, end)| {
+    object.plain("received_bytes", record.received_bytes);
+    object.plain("sent_bytes", record.sent_bytes);
+    let duration = milliseconds(record.duration);
+    object.plain("duration_ms", format_args!("{duration:.3}"));
+    out.push_str(",\"stages_us\":{");
+    let (mut before, mut separator) = (0_u32, "");
+    for (stage, end) in STAGES.iter().zip(record.stage_ends_us) {
+        if end > 0 {
             let took = end.saturating_sub(before);
-            before = end;
-            ((*stage).to_owned(), took.into())
-        })
-        .collect();
-    put("stages_us", stages.into());
-    // serde_json escapes control characters; the rest is escaped as well, so that no terminal or
-    // collector meets bidirectional marks or half an encoding.
-    for c in Value::Object(object).to_string().chars() {
-        if c.is_ascii() && c != '\u{7f}' {
-            out.push(c);
-        } else {
-            let mut units = [0_u16; 2];
-            for unit in c.encode_utf16(&mut units) {
-                let _ = write!(out, "\\u{unit:04x}");
-            }
+            let _ = write!(out, "{separator}\"{stage}\":{took}");
+            (before, separator) = (end, ",");
         }
     }
-    out.push('\n');
+    out.push_str("}}\n");
 }
 
-fn escaped(text: &str, out: &mut String) {
+/// None for an exchange that ended before anybody decided, because the client left for instance.
+fn verdict(record: &Record) -> Option<&'static str> {
+    match (record.refused, record.status) {
+        (Some(_), _) => Some("refuse"),
+        (None, Some(_)) => Some("allow"),
+        (None, None) => None,
+    }
+}
+
+fn decided_by(record: &Record) -> Option<&'static str> {
+    match record.refused {
+        Some(reason) => reason.split('.').next(),
+        None => record.decider.as_ref().map(|_| "access"),
+    }
+}
+
+/// The rest of a JSON object that has its first member.
+struct Object<'o>(&'o mut String);
+
+impl Object<'_> {
+    fn plain(&mut self, key: &str, value: impl Display) {
+        let _ = write!(self.0, ",\"{key}\":{value}");
+    }
+
+    fn text(&mut self, key: &str, value: Option<&str>) {
+        let Some(value) = value else { return };
+        let _ = write!(self.0, ",\"{key}\":\"");
+        push_escaped(value, self.0);
+        self.0.push('"');
+    }
+}
+
+/// A word of a text line; `-` stands for what is not known.
+fn printable(text: Option<&str>) -> String {
+    let Some(text) = text else {
+        return "-".to_owned();
+    };
+    let mut out = String::with_capacity(text.len());
+    push_escaped(text, &mut out);
+    // A line is read by its columns, so that a space would make a word of its own.
+    if out.contains(' ') {
+        out = out.replace(' ', "\\u0020");
+    }
+    out
+}
+
+/// Printable ASCII only, the rest in JSON's own escapes: neither a terminal nor a collector meets
+/// control characters, bidirectional marks or what merely looks like something else.
+fn push_escaped(text: &str, out: &mut String) {
+    let is_plain = |c: char| is_printable(c) && c != '"' && c != '\\';
+    if text.chars().all(is_plain) {
+        return out.push_str(text);
+    }
     for c in text.chars() {
-        if c.is_ascii_graphic() && c != '\\' {
+        if is_plain(c) {
             out.push(c);
         } else {
-            let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+            push_escape(c, out);
         }
     }
 }
 
-/// RFC 3339 in UTC, to the millisecond.
-pub fn time(at: SystemTime) -> String {
+pub(super) const fn is_printable(c: char) -> bool {
+    matches!(c, ' '..='~')
+}
+
+pub(super) fn push_escape(c: char, out: &mut String) {
+    for unit in c.encode_utf16(&mut [0; 2]) {
+        let _ = write!(out, "\\u{unit:04x}");
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// RFC 3339 in UTC, to the microsecond.
+fn push_time(at: SystemTime, out: &mut String) {
     let since = at
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);
     let (days, rest) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = date(days);
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
-        since.subsec_millis()
-    )
+    let _ = write!(
+        out,
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z",
+        since.subsec_micros()
+    );
 }
 
 /// Days since 1970 as a date of the Gregorian calendar (Hinnant, `civil_from_days`).
@@ -276,63 +391,238 @@ fn date(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
     use std::time::Instant;
 
+    use crate::pure::identity::User;
+    use crate::record::Decider;
+    use http::StatusCode;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    /// What a thread wrote.
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A reader that takes nothing until it is told to.
+    struct Stuck(Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
     fn record(path: &str) -> Record {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_709_210_096_789);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_709_210_096_789_012);
         let mut record = Record::new("0f".into(), Instant::now(), at);
         record.path = Some(path.into());
+        record
+    }
+
+    /// Every field that a client, a token or an operator can choose is `text`.
+    fn hostile(text: &str) -> Record {
+        let mut record = record(text);
+        record.host = Some(text.into());
+        record.app = Some(text.into());
+        record.user = Some(Arc::new(User {
+            name: text.into(),
+            provider: text.into(),
+            email: None,
+            groups: Vec::new(),
+            claims: Arc::default(),
+            signed_in_at: SystemTime::UNIX_EPOCH,
+        }));
+        record.decider = Some(Decider {
+            file: text.into(),
+            line: 7,
+        });
+        record.client = Some("2001:db8::1".parse().unwrap());
+        record.method = Some(Method::from_bytes(b"!#$%&'*+-.^_`|~").unwrap());
         record.refused = Some("network.denied");
         record
     }
 
+    fn shown(format: Format, record: &Record) -> String {
+        let mut out = String::new();
+        line(format, record, &mut out);
+        out
+    }
+
+    #[track_caller]
+    fn is_one_printable_line(text: &str) {
+        let inner = text.strip_suffix('\n').expect("a whole line");
+        assert!(
+            inner.bytes().all(|byte| (0x20..0x7f).contains(&byte)),
+            "{inner:?}"
+        );
+    }
+
+    fn parsed(text: &str) -> BTreeMap<String, Value> {
+        serde_json::from_str(text).unwrap()
+    }
+
+    const FORGERIES: [&str; 9] = [
+        "/a\n2024-02-29T12:34:56.789012Z 192.0.2.1 GET wiki/ 200 wiki admin",
+        "/a\r\n{\"verdict\":\"allow\"}",
+        "\",\"verdict\":\"allow\",\"x\":\"",
+        "\\\",\"verdict\":\"allow\",\"x\":\"",
+        "\u{1b}[2J\u{1b}[31m\u{1b}]0;title\u{7}",
+        "\u{9b}31m\u{85}\u{2028}\u{2029}\u{b}\u{c}",
+        "\u{202e}nimda\u{2066}\u{200b}\u{feff}",
+        "\0\u{7f}\u{8}\u{10ffff}\u{1f600}",
+        "admin 200 wiki",
+    ];
+
+    #[test]
+    fn nothing_a_client_sends_forges_a_line_or_speaks_to_a_terminal() {
+        for text in FORGERIES {
+            for format in [Format::Text, Format::Json] {
+                is_one_printable_line(&shown(format, &hostile(text)));
+            }
+        }
+    }
+
+    #[test]
+    fn json_gives_back_what_was_sent_and_keeps_its_own_members() {
+        for text in FORGERIES {
+            let line = parsed(&shown(Format::Json, &hostile(text)));
+            for key in ["host", "path", "app", "user", "provider"] {
+                assert_eq!(line[key], text, "{key}");
+            }
+            assert_eq!(line["verdict"], "refuse");
+            assert_eq!(line["rule"], format!("{text}:7"));
+        }
+    }
+
+    #[test]
+    fn a_space_can_not_shift_the_columns_of_a_text_line() {
+        let columns = |text: &str| {
+            let line = shown(Format::Text, &hostile(text));
+            line.split_whitespace().count()
+        };
+        assert_eq!(columns("admin 200 wiki"), columns("admin"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_makes_one_line_that_parses(text in any::<String>()) {
+            is_one_printable_line(&shown(Format::Text, &hostile(&text)));
+            let json = shown(Format::Json, &hostile(&text));
+            is_one_printable_line(&json);
+            prop_assert_eq!(&parsed(&json)["path"], &text);
+        }
+    }
+
+    #[test]
+    fn json_has_every_field_of_an_exchange() {
+        let mut record = hostile("a");
+        record.status = Some(StatusCode::FORBIDDEN);
+        record.backend = Some(1);
+        record.ended_early = Some("wire.client_gone");
+        record.duration = Duration::from_micros(1_500);
+        record.received_bytes = 3;
+        record.stage_ends_us[0] = 4;
+        record.stage_ends_us[1] = 9;
+        assert_eq!(
+            shown(Format::Json, &record),
+            concat!(
+                r#"{"time":"2024-02-29T12:34:56.789012Z","request_id":"0f","#,
+                r#""client":"2001:db8::1","method":"!#$%&'*+-.^_`|~","host":"a","path":"a","#,
+                r#""status":403,"app":"a","user":"a","provider":"a","verdict":"refuse","#,
+                r#""stage":"network","reason":"network.denied","ended_early":"wire.client_gone","#,
+                r#""rule":"a:7","backend":1,"received_bytes":3,"sent_bytes":0,"duration_ms":1.500,"#,
+                r#""stages_us":{"route":4,"network":5}}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out_of_json() {
+        let line = parsed(&shown(Format::Json, &record("/")));
+        for key in ["client", "method", "host", "status", "verdict", "stage"] {
+            assert!(!line.contains_key(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn an_allowed_request_names_the_rule_that_let_it_pass() {
+        let mut record = record("/");
+        record.status = Some(StatusCode::OK);
+        record.decider = Some(Decider {
+            file: "policies/wiki.toml".into(),
+            line: 12,
+        });
+        let line = parsed(&shown(Format::Json, &record));
+        assert_eq!(line["verdict"], "allow");
+        assert_eq!(line["stage"], "access");
+        assert_eq!(line["rule"], "policies/wiki.toml:12");
+    }
+
+    #[test]
+    fn text_is_aligned() {
+        let mut record = hostile("wiki");
+        record.path = Some("/a".into());
+        record.method = Some(Method::GET);
+        record.status = Some(StatusCode::FORBIDDEN);
+        record.duration = Duration::from_micros(1_234);
+        assert_eq!(
+            shown(Format::Text, &record),
+            "2024-02-29T12:34:56.789012Z 2001:db8::1     GET     \
+             wiki/a                                   403 wiki         wiki         \
+             network.denied wiki:7                  1.2ms 0f\n"
+        );
+    }
+
     #[test]
     fn times_are_dates() {
-        assert_eq!(time(record("/").time), "2024-02-29T12:34:56.789Z");
-        assert_eq!(time(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00.000Z");
-        assert_eq!(
-            time(SystemTime::UNIX_EPOCH + Duration::from_secs(4_107_542_399)),
-            "2100-02-28T23:59:59.000Z"
-        );
-    }
-
-    #[test]
-    fn a_path_can_not_forge_a_line_or_speak_to_a_terminal() {
-        for format in [Format::Text, Format::Json] {
+        let shown = |since| {
             let mut out = String::new();
-            line(format, &record("/a\n\u{1b}[31m\u{202e}\u{7f}\"x"), &mut out);
-            assert_eq!(out.matches('\n').count(), 1, "{out}");
-            assert!(
-                out.bytes()
-                    .all(|byte| byte == b'\n' || (0x20..0x7f).contains(&byte)),
-                "{out:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn json_names_stage_and_reason() {
-        let mut out = String::new();
-        line(Format::Json, &record("/a"), &mut out);
-        let value: Value = serde_json::from_str(&out).unwrap();
+            push_time(SystemTime::UNIX_EPOCH + since, &mut out);
+            out
+        };
+        assert_eq!(shown(Duration::ZERO), "1970-01-01T00:00:00.000000Z");
         assert_eq!(
-            (&value["stage"], &value["reason"]),
-            (&"network".into(), &"network.denied".into())
+            shown(Duration::from_secs(4_107_542_399)),
+            "2100-02-28T23:59:59.000000Z"
         );
     }
 
     #[test]
-    fn a_slow_writer_costs_lines_and_no_time() {
-        struct Stuck(Receiver<()>);
-        impl Write for Stuck {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                let _ = self.0.recv();
-                Ok(bytes.len())
+    fn every_line_is_out_when_the_writer_has_finished() {
+        let page = Page::default();
+        let writer = Writer::start(Format::Json, page.clone()).unwrap();
+        let sinks = [writer.sink(), writer.sink()];
+        std::thread::scope(|scope| {
+            for sink in &sinks {
+                scope.spawn(|| (0..3000).for_each(|_| sink.emit(record("/"))));
             }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
+        });
+        assert!(writer.finish(10 * SECOND));
+        let written = page.0.lock().unwrap();
+        let lines = written.iter().filter(|byte| **byte == b'\n').count();
+        assert_eq!((lines, sinks[0].dropped()), (6000, 0));
+    }
+
+    #[test]
+    fn a_slow_reader_costs_lines_and_no_time() {
         let (release, stuck) = std::sync::mpsc::channel();
         let writer = Writer::start(Format::Text, Stuck(stuck)).unwrap();
         for _ in 0..3 * QUEUE {
@@ -340,6 +630,52 @@ mod tests {
         }
         assert!(writer.sink().dropped() > 0);
         drop(release);
-        writer.finish();
+        assert!(writer.finish(10 * SECOND));
+    }
+
+    #[test]
+    fn a_stuck_reader_does_not_keep_the_gate_from_ending() {
+        let (release, stuck) = std::sync::mpsc::channel();
+        let writer = Writer::start(Format::Text, Stuck(stuck)).unwrap();
+        writer.sink().emit(record("/"));
+        assert!(!writer.finish(Duration::from_millis(50)));
+        drop(release);
+    }
+
+    #[test]
+    fn lines_that_can_not_be_written_are_counted() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let writer = Writer::start(Format::Text, Closed).unwrap();
+        let sink = writer.sink();
+        sink.emit(record("/"));
+        sink.emit(record("/"));
+        assert!(writer.finish(10 * SECOND));
+        assert_eq!(sink.dropped(), 2);
+        sink.emit(record("/"));
+        assert_eq!(sink.dropped(), 3, "nobody writes any more");
+    }
+
+    #[test]
+    fn a_file_is_appended_to_and_not_for_everybody() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("access.log");
+        for _ in 0..2 {
+            let out = Output::File(path.clone()).open().unwrap();
+            let writer = Writer::start(Format::Json, out).unwrap();
+            writer.sink().emit(record("/"));
+            assert!(writer.finish(10 * SECOND));
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o007, 0);
     }
 }

@@ -163,19 +163,14 @@ pub fn certificates(
     tls: &config::gateway::Tls,
     directory: &Path,
 ) -> Result<Certificates, cert::Error> {
-    let mut keys = Vec::new();
-    for (chain, key) in &tls.certificates {
-        keys.push(cert::files::load(
-            &directory.join(chain),
-            &directory.join(key),
-        )?);
-    }
+    let below = |file: &PathBuf| directory.join(file);
+    let mut pairs: Vec<_> = tls
+        .certificates
+        .iter()
+        .map(|(chain, key)| (below(chain), below(key)))
+        .collect();
     if tls.development {
-        let (chain, key) = cert::development::ensure(&directory.join("certs"), now())?;
-        keys.push(cert::files::load(&chain, &key)?);
+        pairs.push(cert::development::ensure(&directory.join("certs"), now())?);
     }
-    if keys.is_empty() {
-        return Err(cert::Error::None);
-    }
-    Certificates::new(keys)
+    Certificates::load(&pairs)
 }

@@ -14,6 +14,7 @@ use http::HeaderValue;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing::level_filters::LevelFilter;
 
 use crate::backend::fetch::{self, fetch};
 use crate::backend::pool::{Address, Pools, Spec, Tls};
@@ -45,6 +46,8 @@ use super::{certificates, clock, first_run, gate, load, now};
 /// How often idle connections and old sessions are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
 const PRUNE: Duration = Duration::from_secs(60);
+/// How long the last lines of the log may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// Why the gate does not run.
 #[derive(Debug)]
@@ -117,12 +120,13 @@ pub fn run(directory: &Path) -> Result<(), Error> {
         Shared::new(sessions, cores).map_err(|_| start("no random bytes from the system"))?,
     );
     let rates = Arc::new(Cells::new());
-    let store = Arc::new(Store::default());
-    if gateway.listeners.iter().any(|listener| listener.tls) {
-        let certificates =
-            certificates(&gateway.tls, directory).map_err(|error| start(error.to_string()))?;
-        store.replace(certificates);
-    }
+    let tls = gateway.listeners.iter().any(|listener| listener.tls);
+    let store = Arc::new(if tls {
+        let certificates = certificates(&gateway.tls, directory);
+        Store::new(certificates.map_err(|error| start(error.to_string()))?)
+    } else {
+        Store::default()
+    });
     let bound = bind(gateway, directory, &store, cores)?;
     let admin = bind_admin(gateway)?;
     let limits = edge_limits(&gateway.limits);
@@ -137,7 +141,12 @@ pub fn run(directory: &Path) -> Result<(), Error> {
     let Some(first) = gate(loaded, &shared, &rates, directory, &problems) else {
         return Err(Error::Problems(problems.into_sorted()));
     };
-    let metrics = Arc::new(Metrics::default());
+    let writer = Writer::start(format, std::io::stdout())
+        .map_err(|error| start(format!("the log's thread can't be started: {error}")))?;
+    let counted = Arc::clone(&admission);
+    let metrics = Arc::new(Metrics::new(writer.sink(), move || counted.open()));
+    metrics.set_apps(first.routes.apps().iter().map(|app| Arc::clone(&app.name)));
+    metrics.set_certificates(store.expiries());
     metrics.reloaded(true);
     let site = Arc::new(Running {
         directory: directory.to_owned(),
@@ -148,8 +157,6 @@ pub fn run(directory: &Path) -> Result<(), Error> {
         metrics: Arc::clone(&metrics),
         ready: Arc::default(),
     });
-    let writer = Writer::start(format, std::io::stdout())
-        .map_err(|error| start(format!("the log's thread can't be started: {error}")))?;
     greet(&bound, password.as_deref().map(String::as_str), directory);
 
     let (stop, stopped) = watch::channel(false);
@@ -191,17 +198,17 @@ pub fn run(directory: &Path) -> Result<(), Error> {
     for thread in threads {
         let _ = thread.join();
     }
-    writer.finish();
+    writer.finish(LAST_LINES);
     result
 }
 
-const fn level(level: LogLevel) -> &'static str {
+const fn level(level: LogLevel) -> LevelFilter {
     match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
     }
 }
 
@@ -289,25 +296,22 @@ fn bind(
 ) -> Result<Vec<Bound>, Error> {
     let mut bound = Vec::new();
     for listener in &gateway.listeners {
-        let clients = match &listener.client_certificates {
-            None => None,
-            Some(clients) => {
-                let ca = cert::files::read(&directory.join(&clients.ca))
-                    .map_err(|error| start(error.to_string()))?;
-                Some((ca, clients.required))
-            }
-        };
+        let failed = |error: cert::Error| start(error.to_string());
         let tls = if listener.tls {
-            let clients = clients.as_ref().map(|(ca, required)| (&ca[..], *required));
-            let config = cert::server_config(Arc::clone(store), clients)
-                .map_err(|error| start(error.to_string()))?;
-            Some(config)
+            let clients = match &listener.client_certificates {
+                None => None,
+                Some(clients) => {
+                    let ca = directory.join(&clients.ca);
+                    Some(cert::client_verifier(&ca, clients.required).map_err(failed)?)
+                }
+            };
+            Some(cert::server_config(Arc::clone(store), clients).map_err(failed)?)
         } else {
             None
         };
         let settings = Listener {
             tls,
-            asks_for_certificates: clients.is_some(),
+            asks_for_certificates: listener.client_certificates.is_some(),
             proxy_protocol_from: Arc::new(cidr::Set::new(listener.proxy_protocol_from.clone())),
         };
         for address in &listener.addresses {
@@ -535,8 +539,6 @@ impl Core {
         let site = Site::Admin(Admin {
             metrics: Arc::clone(&self.site.metrics),
             ready: Arc::clone(&self.site.ready),
-            admission: Arc::clone(&self.admission),
-            sink: self.sink.clone(),
         });
         let Ok(exchange) = self.exchange(site, pools, None) else {
             return;
@@ -644,6 +646,9 @@ async fn reload(site: &Arc<Running>) {
                 site.certificates.replace(certificates);
             }
             site.shared.sessions().set_lifetimes(lifetimes);
+            site.metrics
+                .set_apps(gate.routes.apps().iter().map(|app| Arc::clone(&app.name)));
+            site.metrics.set_certificates(site.certificates.expiries());
             site.gate.store(Arc::new(gate));
             site.metrics.reloaded(true);
             let gate = site.gate.load_full();

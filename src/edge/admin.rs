@@ -7,11 +7,8 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
 
 use crate::body::Body;
-use crate::observe::access_log::Sink;
 use crate::observe::metrics::Metrics;
 use crate::pure::head::Head;
-
-use super::admission::Admission;
 
 /// What it shows.
 #[derive(Debug, Clone)]
@@ -20,10 +17,6 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// Whether requests should be sent here: false before start and during a drain.
     pub ready: Arc<AtomicBool>,
-    /// How many connections are open.
-    pub admission: Arc<Admission>,
-    /// How many lines were dropped.
-    pub sink: Sink,
 }
 
 impl Admin {
@@ -33,8 +26,7 @@ impl Admin {
             (&(Method::GET | Method::HEAD), "/metrics") => (
                 StatusCode::OK,
                 "text/plain; version=0.0.4; charset=utf-8",
-                self.metrics
-                    .render(self.admission.open(), self.sink.dropped()),
+                self.metrics.render(),
             ),
             (&(Method::GET | Method::HEAD), "/healthz") => (
                 StatusCode::OK,

@@ -246,10 +246,6 @@ impl Exchange {
     ) -> Reply {
         record.refused = Some(refusal.reason);
         self.0.metrics.refused(refusal.reason);
-        let backend = matches!(refusal.answer, Answer::BadGateway | Answer::GatewayTimeout);
-        if let (true, Some(app)) = (backend, &record.app) {
-            self.0.metrics.backend_failed(app);
-        }
         let response =
             pages::refusal::respond(refusal, asked, &record.request_id, contact.as_deref());
         // What is ambiguous may have desynchronised the connection already.
@@ -266,7 +262,7 @@ impl Exchange {
         self.reply(response.map(Body::full), None, close, record)
     }
 
-    fn redirect(&self, port: u16, head: &Head, mut record: Box<Record>) -> Reply {
+    fn redirect(&self, port: u16, head: &Head, record: Box<Record>) -> Reply {
         let host = head.authority.host.as_str();
         let target = head.target.to_string();
         let location = match port {
@@ -278,7 +274,6 @@ impl Exchange {
         if let Ok(location) = HeaderValue::try_from(location) {
             response.headers_mut().insert(LOCATION, location);
         }
-        record.refused = Some("edge.redirect_to_https");
         self.reply(response, None, false, record)
     }
 

@@ -30,6 +30,7 @@ pub mod refusal;
 pub mod record;
 pub mod body;
 pub mod deadline;
+pub mod scratch;
 pub mod observe;
 pub mod keys;
 pub mod session;

@@ -3,11 +3,9 @@
 //! One [`Exchange`] drives both directions from whoever polls it, so that a response may begin
 //! before the request has ended and no task or channel stands between the two sockets.
 
-use std::future::Future;
 use std::future::poll_fn;
 use std::io::IoSlice;
 use std::pin::Pin;
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -15,7 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncWrite;
 
 use crate::body::{self, Body};
 use crate::pure::field;
@@ -24,6 +22,7 @@ use crate::pure::hop;
 use crate::pure::http1::{
     self, Chunked, Framing, HeadLimits, Malformed, Piece, ResponseHead, Scanner,
 };
+use crate::scratch;
 
 use super::Error;
 use super::Timeouts;
@@ -37,7 +36,6 @@ const HEAD_LIMITS: HeadLimits = HeadLimits {
 };
 /// Interim responses before the final one.
 const MOST_INTERIM: u32 = 16;
-const READ_BYTES: usize = 16 * 1024;
 const CONTENT_READ_BYTES: usize = 64 * 1024;
 /// Request content up to this size is copied behind what waits to be written.
 const COPY_BYTES: usize = 8 * 1024;
@@ -392,9 +390,14 @@ impl Exchange {
         }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, at_most: usize) -> Poll<std::io::Result<usize>> {
-        self.conn.input.reserve(at_most);
-        pin!(self.conn.io.read_buf(&mut self.conn.input)).poll(cx)
+    /// Reads once; content is long, a head is not.
+    fn poll_read(&mut self, cx: &mut Context<'_>, content: bool) -> Poll<std::io::Result<usize>> {
+        let Conn { io, input, .. } = &mut self.conn;
+        if content {
+            scratch::poll_read_content(io, cx, input, CONTENT_READ_BYTES)
+        } else {
+            scratch::poll_read(io, cx, input)
+        }
     }
 
     fn poll_head(
@@ -418,7 +421,7 @@ impl Exchange {
                     http1::response_head(&head, &HEAD_LIMITS).map_err(Error::Malformed),
                 );
             }
-            match self.poll_read(cx, READ_BYTES) {
+            match self.poll_read(cx, false) {
                 Poll::Ready(Ok(read)) if read > 0 => {}
                 Poll::Ready(_) if self.conn.input.is_empty() => {
                     return Poll::Ready(Err(Error::Closed));
@@ -543,7 +546,7 @@ impl http_body::Body for ResponseBody {
                     }
                 }
             }
-            match exchange.poll_read(cx, CONTENT_READ_BYTES) {
+            match exchange.poll_read(cx, true) {
                 Poll::Ready(Ok(read)) if read > 0 => {}
                 Poll::Ready(Ok(_)) if matches!(this.remaining, Remaining::UntilClose) => {
                     this.remaining = Remaining::Nothing;

@@ -2,9 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,12 +12,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::AsyncReadExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::deadline::Deadline;
+use crate::scratch;
 
 use super::io::BackendIo;
 use super::{Error, Timeouts};
@@ -148,7 +146,7 @@ impl Endpoint {
                 return None;
             }
             let mut none = Context::from_waker(Waker::noop());
-            let read = pin!(conn.io.read_buf(&mut conn.input)).poll(&mut none);
+            let read = scratch::poll_read(&mut conn.io, &mut none, &mut conn.input);
             if matches!(read, Poll::Pending) {
                 return Some(conn);
             }

@@ -16,19 +16,18 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{self, Body};
 use crate::deadline::Deadline;
 use crate::pure::connection::Connection;
 use crate::pure::head::{self, Head};
 use crate::pure::http1::{self, Chunked, Piece, Scanner};
+use crate::scratch;
 
 use super::exchange::{Exchange, Reply};
 use super::{Drain, Limits, RATE_GRACE, Unreadable, Written, tunnel};
 
-/// Bytes asked of the socket at once for a head.
-const HEAD_READ_BYTES: usize = 8 * 1024;
 /// Bytes asked of the socket at once for content.
 const CONTENT_READ_BYTES: usize = 64 * 1024;
 /// Content up to this size is copied behind the head, so that both leave in one write.
@@ -137,7 +136,6 @@ struct Wire<IO> {
     continue_due: &'static [u8],
     received: u64,
     clock: Deadline,
-    ended: bool,
 }
 
 enum Remaining {
@@ -156,18 +154,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             continue_due: b"",
             received: 0,
             clock: Deadline::default(),
-            ended: false,
         }
     }
 
     /// Reads once; `Ok(0)` is the end.
-    fn poll_read(&mut self, cx: &mut Context<'_>, at_most: usize) -> Poll<io::Result<usize>> {
-        self.input.reserve(at_most);
-        let read = ready!(pin!(self.io.read_buf(&mut self.input)).poll(cx))?;
-        if read == 0 {
-            self.ended = true;
-        }
-        Poll::Ready(Ok(read))
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        scratch::poll_read(&mut self.io, cx, &mut self.input)
     }
 
     /// Ready when the client has hung up while it waits for an answer. What it sends ahead is kept
@@ -176,7 +168,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         if !matches!(self.content, Remaining::Nothing) || !self.input.is_empty() {
             return Poll::Pending;
         }
-        match self.poll_read(cx, HEAD_READ_BYTES) {
+        match self.poll_read(cx) {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
             Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
         }
@@ -256,7 +248,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
                     }
                 },
             }
-            match ready!(self.poll_read(cx, CONTENT_READ_BYTES)) {
+            match ready!(scratch::poll_read_content(
+                &mut self.io,
+                cx,
+                &mut self.input,
+                CONTENT_READ_BYTES
+            )) {
                 Ok(read) if read > 0 => {}
                 Ok(_) | Err(_) => {
                     return Poll::Ready(Some(Err(self.broken(body::Error::ClientGone))));
@@ -303,7 +300,7 @@ async fn read_head<IO: AsyncRead + AsyncWrite + Unpin>(
                     Err(malformed) => return Poll::Ready(Err(Unreadable::Malformed(malformed))),
                 }
             }
-            match wire.poll_read(cx, HEAD_READ_BYTES) {
+            match wire.poll_read(cx) {
                 Poll::Ready(Ok(read)) if read > 0 => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(None)),
                 Poll::Pending => {
@@ -702,7 +699,7 @@ async fn linger<IO: AsyncRead + AsyncWrite + Unpin>(wire: &RefCell<Wire<IO>>) {
             let got = poll_fn(|cx| {
                 let mut wire = wire.borrow_mut();
                 wire.input.clear();
-                wire.poll_read(cx, HEAD_READ_BYTES)
+                wire.poll_read(cx)
             })
             .await;
             match got {

@@ -1,0 +1,77 @@
+//! The shipped policies: what a user copies has to work.
+
+use std::path::Path;
+
+use portcullis::config::{self, Files};
+use portcullis::pure::table::Problems;
+
+const GATEWAY: &str = r#"
+[[listen]]
+address = "127.0.0.1:0"
+tls = false
+
+[provider.ci]
+kind       = "jwt"
+issuer     = "https://issuer.example.com"
+audience   = ["orders-api"]
+jwks_url   = "https://issuer.example.com/jwks.json"
+algorithms = ["RS256", "ES256"]
+"#;
+
+#[track_caller]
+fn reads(gateway: &str, policies: Vec<(String, String)>) {
+    let problems = Problems::default();
+    let load = |file: &str| Err::<String, _>(format!("`{file}` is not there"));
+    let files = Files { gateway: gateway.to_owned(), policies, tests: Vec::new(), load: &load };
+    let read = config::read(&files, &problems).is_some();
+    let problems: String = problems.into_sorted().iter().map(ToString::to_string).collect();
+    assert!(read && problems.is_empty(), "{problems}");
+}
+
+fn below(directory: &str) -> Vec<(String, String)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    let mut policies: Vec<_> = std::fs::read_dir(directory)
+        .expect("the directory")
+        .filter_map(|entry| {
+            let path = entry.expect("an entry").path();
+            let name = config::policy_name(&path)?;
+            Some((name, std::fs::read_to_string(&path).expect("a file")))
+        })
+        .collect();
+    policies.sort();
+    policies
+}
+
+#[test]
+fn every_example_can_be_used_as_it_stands() {
+    let examples = below("policies/examples");
+    assert!(examples.len() >= 5);
+    for example in examples {
+        reads(GATEWAY, vec![example]);
+    }
+}
+
+#[test]
+fn the_shipped_configuration_can_be_used() {
+    let gateway = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("portcullis.toml"));
+    reads(&gateway.expect("the file"), below("policies"));
+}
+
+#[test]
+fn every_toml_block_of_the_documentation_can_be_used() {
+    let mut blocks = 0;
+    for page in ["README.md", "docs/operations.md"] {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).expect("the page");
+        for block in text.split("```toml\n").skip(1) {
+            let block = block.split("```").next().expect("an end").to_owned();
+            blocks += 1;
+            if block.starts_with("# policies/") {
+                reads(GATEWAY, vec![("documented".to_owned(), block)]);
+            } else {
+                let shown = below("policies");
+                reads(&format!("{block}\n[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n"), shown);
+            }
+        }
+    }
+    assert!(blocks >= 2);
+}

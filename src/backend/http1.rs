@@ -1,6 +1,6 @@
 //! HTTP/1.1 to backends: a request written with our own framing, a response read strictly.
 //!
-//! One [`Exchange`] drives both directions from whoever polls it, so that a response may begin
+//! One `Exchange` drives both directions from whoever polls it, so that a response may begin
 //! before the request has ended and no task or channel stands between the two sockets.
 
 use std::future::poll_fn;

@@ -1,6 +1,6 @@
 //! HTTP/1.1 from clients: one connection, one request after the other.
 //!
-//! The connection task and the request's [`Content`] share the socket: only one of them reads at a
+//! The connection task and the request's `Content` share the socket: only one of them reads at a
 //! time, and both run on the core that owns the connection, so a `RefCell` is all the locking there
 //! is, and no byte passes a channel.
 

@@ -160,7 +160,7 @@ pub fn show_duration(value: Duration) -> String {
     text
 }
 
-/// The shortest text that [`bytes`] reads as `value`, in units of 1024.
+/// The shortest text that [`bytes()`] reads as `value`, in units of 1024.
 pub fn show_bytes(value: u64) -> String {
     let largest = SIZES
         .iter()

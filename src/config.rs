@@ -77,15 +77,14 @@ pub fn read(files: &Files<'_>, problems: &Problems) -> Option<Config> {
         .collect();
     report_twins(&parsed, &hosts);
     let served: Vec<&str> = hosts.iter().flatten().map(|host| host.as_str()).collect();
+    let internal = Internal::new([], served);
     let context = policy::Context {
         network: network::Rule::everybody(trust),
         methods: provider::kinds(&providers),
         request_headers: request_headers::Rule::new(names.clone()),
         response_headers: &|backends| {
-            let internal = Internal::new(
-                backends.iter().map(|(host, port)| (&**host, *port)),
-                served.iter().copied(),
-            );
+            let internal =
+                internal.of_backends(backends.iter().map(|(host, port)| (&**host, *port)));
             response_headers::Rule::new(Arc::clone(&lists), None, internal)
         },
         load: files.load,

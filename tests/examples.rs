@@ -22,9 +22,18 @@ algorithms = ["RS256", "ES256"]
 fn reads(gateway: &str, policies: Vec<(String, String)>) {
     let problems = Problems::default();
     let load = |file: &str| Err::<String, _>(format!("`{file}` is not there"));
-    let files = Files { gateway: gateway.to_owned(), policies, tests: Vec::new(), load: &load };
+    let files = Files {
+        gateway: gateway.to_owned(),
+        policies,
+        tests: Vec::new(),
+        load: &load,
+    };
     let read = config::read(&files, &problems).is_some();
-    let problems: String = problems.into_sorted().iter().map(ToString::to_string).collect();
+    let problems: String = problems
+        .into_sorted()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert!(read && problems.is_empty(), "{problems}");
 }
 
@@ -53,7 +62,8 @@ fn every_example_can_be_used_as_it_stands() {
 
 #[test]
 fn the_shipped_configuration_can_be_used() {
-    let gateway = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("portcullis.toml"));
+    let gateway =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("portcullis.toml"));
     reads(&gateway.expect("the file"), below("policies"));
 }
 
@@ -61,7 +71,8 @@ fn the_shipped_configuration_can_be_used() {
 fn every_toml_block_of_the_documentation_can_be_used() {
     let mut blocks = 0;
     for page in ["README.md", "docs/operations.md"] {
-        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).expect("the page");
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page))
+            .expect("the page");
         for block in text.split("```toml\n").skip(1) {
             let block = block.split("```").next().expect("an end").to_owned();
             blocks += 1;
@@ -69,7 +80,10 @@ fn every_toml_block_of_the_documentation_can_be_used() {
                 reads(GATEWAY, vec![("documented".to_owned(), block)]);
             } else {
                 let shown = below("policies");
-                reads(&format!("{block}\n[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n"), shown);
+                reads(
+                    &format!("{block}\n[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n"),
+                    shown,
+                );
             }
         }
     }

@@ -12,6 +12,9 @@
 //! The last three rules rest where the client's own host is of that same kind: in an intranet, a
 //! link to the next application is no leak. An origin is replaced, its path stays.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use memchr::{memchr2, memmem};
@@ -39,7 +42,8 @@ const PRIVATE_SUFFIXES: [&str; 14] = [
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Internal {
     backends: Vec<(Box<str>, Option<u16>)>,
-    external: Vec<Box<str>>,
+    /// Shared by all applications that list no host of their own.
+    external: Arc<HashSet<Box<str>>>,
 }
 
 /// The origin that the client used.
@@ -74,13 +78,26 @@ impl Internal {
                 .into_iter()
                 .map(|(host, port)| (canonical(host), port))
                 .collect(),
-            external: external.into_iter().map(canonical).collect(),
+            external: Arc::new(external.into_iter().map(canonical).collect()),
+        }
+    }
+
+    /// The same with other backends.
+    #[must_use]
+    pub fn of_backends<'a>(
+        &self,
+        backends: impl IntoIterator<Item = (&'a str, Option<u16>)>,
+    ) -> Self {
+        let external = Arc::clone(&self.external);
+        Self {
+            external,
+            ..Self::new(backends, [])
         }
     }
 
     /// Takes one more host out of what is internal by its look.
     pub fn leave(&mut self, host: &str) {
-        self.external.push(canonical(host));
+        Arc::make_mut(&mut self.external).insert(canonical(host));
     }
 
     /// `value` with every internal origin replaced by the client's, or `None` where it has none.
@@ -189,7 +206,7 @@ impl Internal {
         if self.backends.iter().any(|(backend, _)| **backend == *host) {
             return true;
         }
-        if self.external.iter().any(|external| **external == *host) {
+        if self.external.contains(host) {
             return false;
         }
         match Privacy::of(host) {

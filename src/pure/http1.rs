@@ -164,10 +164,11 @@ impl Scanner {
             }
         }
         self.seen = bytes.len();
-        if bytes.len() >= limit {
-            Err(Malformed::HeadTooLarge)
-        } else {
-            Ok(None)
+        match (bytes.len() >= limit, self.line_start) {
+            (false, _) => Ok(None),
+            // Not even the first line ends: it is the target that is long.
+            (true, 0) => Err(Malformed::TargetTooLong),
+            (true, _) => Err(Malformed::HeadTooLarge),
         }
     }
 }
@@ -427,9 +428,7 @@ impl Chunked {
                             digits: digits.saturating_add(1),
                         },
                         (b'\r', None) if digits > 0 => ChunkState::SizeLineFeed { size },
-                        (b';' | b' ' | b'\t', None) if digits > 0 => {
-                            ChunkState::Extension { size, bytes: 1 }
-                        }
+                        (b';', None) if digits > 0 => ChunkState::Extension { size, bytes: 1 },
                         _ => return Err(Malformed::ChunkSize),
                     };
                 }
@@ -502,7 +501,8 @@ impl Chunked {
                         return Ok(Piece::End);
                     }
                     let end = scanner.end(buffer, TRAILER_BYTES).map_err(|error| {
-                        let too_large = error == Malformed::HeadTooLarge;
+                        let too_large =
+                            matches!(error, Malformed::HeadTooLarge | Malformed::TargetTooLong);
                         if too_large {
                             Malformed::TrailersTooLarge
                         } else {
@@ -832,6 +832,8 @@ mod tests {
     fn chunks_that_two_readers_read_differently_are_refused() {
         for (text, reason) in [
             ("3\nabc\r\n0\r\n\r\n", Malformed::ChunkSize),
+            ("3 3\r\nabc", Malformed::ChunkSize),
+            ("3 ;a\r\nabc", Malformed::ChunkSize),
             ("0x3\r\nabc", Malformed::ChunkSize),
             ("\r\n", Malformed::ChunkSize),
             ("+3\r\nabc", Malformed::ChunkSize),

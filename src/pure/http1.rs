@@ -427,9 +427,9 @@ impl Chunked {
                             digits: digits.saturating_add(1),
                         },
                         (b'\r', None) if digits > 0 => ChunkState::SizeLineFeed { size },
-                        (b';' | b' ' | b'\t', None) if digits > 0 => {
-                            ChunkState::Extension { size, bytes: 1 }
-                        }
+                        // White space before the `;` (RFC 9112 §7.1.1 BWS) is nobody's, and a reader
+                        // that stops there ends the line elsewhere.
+                        (b';', None) if digits > 0 => ChunkState::Extension { size, bytes: 1 },
                         _ => return Err(Malformed::ChunkSize),
                     };
                 }
@@ -835,6 +835,9 @@ mod tests {
             ("0x3\r\nabc", Malformed::ChunkSize),
             ("\r\n", Malformed::ChunkSize),
             ("+3\r\nabc", Malformed::ChunkSize),
+            ("3 \r\nabc", Malformed::ChunkSize),
+            ("3 4\r\nabc", Malformed::ChunkSize),
+            ("3\t;a\r\nabc", Malformed::ChunkSize),
             ("1000000000000000\r\n", Malformed::ChunkSize),
             ("3\rabc", Malformed::BareCarriageReturn),
             ("3\r\nabcd\r\n", Malformed::ChunkEnd),

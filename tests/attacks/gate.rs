@@ -195,7 +195,7 @@ impl Gate {
                 continue;
             }
             let reason = record
-                .get("refused")
+                .get("reason")
                 .or_else(|| record.get("ended_early"))
                 .and_then(Value::as_str);
             reasons.push(reason.unwrap_or("none").to_owned());

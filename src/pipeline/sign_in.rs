@@ -176,6 +176,14 @@ pub enum Refused {
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         let challenge = |challenge, reason| Self::new(Answer::Challenge(challenge), reason);
+        // Who showed a credential is told that it is bad, not led to another method's page (J11).
+        let bad = |ways, reason| {
+            let ways = Challenge {
+                sign_in_page: false,
+                ..ways
+            };
+            challenge(ways, reason)
+        };
         match refused {
             Refused::RepeatedAuthorization => {
                 Self::new(Answer::BadRequest, "sign_in.repeated_authorization")
@@ -187,11 +195,11 @@ impl From<Refused> for Refusal {
             }
             Refused::NoCredential(ways) => challenge(ways, "sign_in.no_credential"),
             Refused::SessionOver(ways) => challenge(ways, "sign_in.session_over"),
-            Refused::MalformedBasic(ways) => challenge(ways, "sign_in.malformed_basic"),
-            Refused::MalformedBearer(ways) => challenge(ways, "sign_in.malformed_bearer"),
+            Refused::MalformedBasic(ways) => bad(ways, "sign_in.malformed_basic"),
+            Refused::MalformedBearer(ways) => bad(ways, "sign_in.malformed_bearer"),
             Refused::Failed(failure, ways) => failure
                 .refusal()
-                .unwrap_or_else(|| challenge(ways, failure.reason())),
+                .unwrap_or_else(|| bad(ways, failure.reason())),
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct Loaded {
     pub config: Config,
     /// The local accounts.
     pub accounts: Accounts,
+    /// Every other file that these name; a change of one is a change of the configuration.
+    pub files: Vec<PathBuf>,
 }
 
 /// Reads everything below `directory`, and holds the policies to their tests.
@@ -67,6 +69,7 @@ fn load_into(directory: &Path, problems: &Problems) -> Option<Loaded> {
             return None;
         }
     };
+    let named = std::cell::RefCell::new(Vec::new());
     let files = Files {
         gateway,
         policies: texts(&directory.join("policies"), "policies", problems),
@@ -75,7 +78,11 @@ fn load_into(directory: &Path, problems: &Problems) -> Option<Loaded> {
             "policies/tests",
             problems,
         ),
-        load: &|file| read(&directory.join(file)),
+        load: &|file| {
+            let path = directory.join(file);
+            named.borrow_mut().push(path.clone());
+            read(&path)
+        },
     };
     if files.policies.is_empty() && problems.is_empty() {
         let hint = "each file there protects one application".to_owned();
@@ -101,7 +108,26 @@ fn load_into(directory: &Path, problems: &Problems) -> Option<Loaded> {
             });
         }
     }
-    Some(Loaded { config, accounts })
+    let mut files = named.take();
+    let tls = &config.gateway.tls.certificates;
+    files.extend(
+        tls.iter()
+            .flat_map(|(chain, key)| [chain, key])
+            .map(|file| directory.join(file)),
+    );
+    files.extend(
+        config
+            .providers
+            .iter()
+            .filter_map(|provider| provider.file())
+            .map(|file| directory.join(file)),
+    );
+    files.push(path);
+    Some(Loaded {
+        config,
+        accounts,
+        files,
+    })
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -145,7 +171,9 @@ pub fn gate(
     directory: &Path,
     problems: &Problems,
 ) -> Option<Gate> {
-    let Loaded { config, accounts } = loaded;
+    let Loaded {
+        config, accounts, ..
+    } = loaded;
     let identity = Identity::new(shared, accounts, &config.providers, directory, problems)?;
     Some(Gate {
         routes: config.routes,

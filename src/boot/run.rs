@@ -136,7 +136,7 @@ pub fn run(directory: &Path) -> Result<(), Error> {
         gateway.limits.connections_per_network,
     ));
     let hsts = hsts(&gateway.tls);
-    let watched = watched_files(gateway, directory);
+    let watched = loaded.files.clone();
     let problems = Problems::default();
     let Some(first) = gate(loaded, &shared, &rates, directory, &problems) else {
         return Err(Error::Problems(problems.into_sorted()));
@@ -252,18 +252,6 @@ fn hsts(tls: &gateway::Tls) -> Option<HeaderValue> {
     // A browser would hold localhost to https for a year after one try.
     let age = tls.hsts.filter(|_| !tls.development)?.as_secs();
     HeaderValue::try_from(format!("max-age={age}")).ok()
-}
-
-fn watched_files(gateway: &Gateway, directory: &Path) -> Vec<PathBuf> {
-    let pairs = gateway
-        .tls
-        .certificates
-        .iter()
-        .flat_map(|(chain, key)| [chain, key]);
-    pairs
-        .chain([&gateway.accounts])
-        .map(|file| directory.join(file))
-        .collect()
 }
 
 /// A bound address: one socket for each core.
@@ -588,7 +576,11 @@ async fn controlling(site: &Arc<Running>, watched: &[PathBuf]) -> Result<(), Err
         .ok();
     attend(&site.gate.load().identity);
     let mut prune = tokio::time::interval(PRUNE);
+    let mut again: Option<Vec<PathBuf>> = None;
     loop {
+        if let Some(named) = again.take() {
+            files = super::watch::watch(&site.directory, &named).ok().or(files);
+        }
         let changed = async {
             match &mut files {
                 Some(files) => files.changed().await,
@@ -598,8 +590,8 @@ async fn controlling(site: &Arc<Running>, watched: &[PathBuf]) -> Result<(), Err
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => reload(site).await,
-            () = changed => reload(site).await,
+            _ = hang_up.recv() => again = reload(site).await,
+            () = changed => again = reload(site).await,
             _ = prune.tick() => {
                 if let Err(error) = site.shared.sessions().prune(now()).await {
                     tracing::warn!(%error, "old sessions can't be removed");
@@ -611,8 +603,9 @@ async fn controlling(site: &Arc<Running>, watched: &[PathBuf]) -> Result<(), Err
     Ok(())
 }
 
-/// Reads everything anew. What is in force stays unless all of it can be used.
-async fn reload(site: &Arc<Running>) {
+/// Reads everything anew, and answers the files to watch. What is in force stays unless all of it
+/// can be used.
+async fn reload(site: &Arc<Running>) -> Option<Vec<PathBuf>> {
     let reloading = Arc::clone(site);
     // Reading files and hashing nothing: still not for a thread that answers signals.
     let made = tokio::task::spawn_blocking(move || {
@@ -628,6 +621,7 @@ async fn reload(site: &Arc<Running>) {
             idle: gateway.session.idle,
         };
         let problems = Problems::default();
+        let files = loaded.files.clone();
         match gate(
             loaded,
             &reloading.shared,
@@ -635,13 +629,13 @@ async fn reload(site: &Arc<Running>) {
             &reloading.directory,
             &problems,
         ) {
-            Some(gate) => Ok((gate, certificates, lifetimes)),
+            Some(gate) => Ok((gate, certificates, lifetimes, files)),
             None => Err(Error::Problems(problems.into_sorted())),
         }
     })
     .await;
     match made {
-        Ok(Ok((gate, certificates, lifetimes))) => {
+        Ok(Ok((gate, certificates, lifetimes, files))) => {
             if let Some(certificates) = certificates {
                 site.certificates.replace(certificates);
             }
@@ -660,6 +654,7 @@ async fn reload(site: &Arc<Running>) {
                 );
             }
             tracing::info!("reloaded");
+            Some(files)
         }
         Ok(Err(error)) => {
             site.metrics.reloaded(false);
@@ -670,6 +665,7 @@ async fn reload(site: &Arc<Running>) {
         Err(_) => {
             site.metrics.reloaded(false);
             tracing::error!("the reload broke off; the configuration before stays in force");
+            None
         }
     }
 }

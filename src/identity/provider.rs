@@ -3,7 +3,7 @@
 //! Reads text only; the files named here are opened when the configuration is put in force.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::pure::jwk::Algorithm;
@@ -161,6 +161,21 @@ pub fn kinds(providers: &[Provider]) -> BTreeMap<Arc<str>, Kind> {
 }
 
 impl Provider {
+    /// The file that it is read from, if it is.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.takes {
+            Takes::Passwords { file, .. }
+            | Takes::Tokens {
+                keys: KeySource::File(file),
+                ..
+            } => Some(file),
+            Takes::Tokens {
+                keys: KeySource::Url(_),
+                ..
+            } => None,
+        }
+    }
+
     /// The method that `[provider.NAME]` states; `None` after adding what is wrong with it.
     pub fn read(name: &str, table: &Table) -> Option<Self> {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';

@@ -661,6 +661,7 @@ async fn reload(site: &Arc<Running>) -> Option<Vec<PathBuf>> {
             tracing::error!(
                 "the configuration can't be used; the one before stays in force\n{error}"
             );
+            None
         }
         Err(_) => {
             site.metrics.reloaded(false);

@@ -41,6 +41,7 @@ use crate::pure::session::Lifetimes;
 use crate::pure::table::{Problem, Problems};
 use crate::session::Sessions;
 
+use super::watch::Watch;
 use super::{certificates, clock, first_run, gate, load, now};
 
 /// How often idle connections and old sessions are looked at.
@@ -92,6 +93,7 @@ struct Running {
 /// Why it can't start.
 pub fn run(directory: &Path) -> Result<(), Error> {
     let begun = clock();
+    let files = super::watch::watch(directory);
     let loaded = load(directory).map_err(Error::Problems)?;
     let gateway = &loaded.config.gateway;
     let format = match gateway.log.format {
@@ -104,6 +106,11 @@ pub fn run(directory: &Path) -> Result<(), Error> {
     let accounts_file = directory.join(&gateway.accounts);
     let password = first_run::account(&accounts_file)
         .map_err(|error| start(format!("the first account can't be made: {error}")))?;
+    let watched = watched_files(gateway, directory);
+    let files = files
+        .and_then(|mut files| files.also(&watched).map(|()| files))
+        .inspect_err(|error| tracing::warn!(%error, "files can't be watched; reload by SIGHUP"))
+        .ok();
     let loaded = if password.is_some() {
         load(directory).map_err(Error::Problems)?
     } else {
@@ -136,7 +143,6 @@ pub fn run(directory: &Path) -> Result<(), Error> {
         gateway.limits.connections_per_network,
     ));
     let hsts = hsts(&gateway.tls);
-    let watched = watched_files(gateway, directory);
     let problems = Problems::default();
     let Some(first) = gate(loaded, &shared, &rates, directory, &problems) else {
         return Err(Error::Problems(problems.into_sorted()));
@@ -192,7 +198,7 @@ pub fn run(directory: &Path) -> Result<(), Error> {
         cores,
         "ready"
     );
-    let result = control(&site, &watched);
+    let result = control(&site, files);
     site.ready.store(false, Ordering::Relaxed);
     let _ = stop.send(true);
     for thread in threads {
@@ -570,22 +576,19 @@ impl Core {
 }
 
 /// Signals, reloads, and what is done now and then, until the gate is to stop.
-fn control(site: &Arc<Running>, watched: &[PathBuf]) -> Result<(), Error> {
+fn control(site: &Arc<Running>, files: Option<Watch>) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| start(format!("no runtime: {error}")))?;
-    tokio::task::LocalSet::new().block_on(&runtime, controlling(site, watched))
+    tokio::task::LocalSet::new().block_on(&runtime, controlling(site, files))
 }
 
-async fn controlling(site: &Arc<Running>, watched: &[PathBuf]) -> Result<(), Error> {
+async fn controlling(site: &Arc<Running>, mut files: Option<Watch>) -> Result<(), Error> {
     let failed = |error: std::io::Error| start(format!("signals can't be received: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
-    let mut files = super::watch::watch(&site.directory, watched)
-        .inspect_err(|error| tracing::warn!(%error, "files can't be watched; reload by SIGHUP"))
-        .ok();
     attend(&site.gate.load().identity);
     let mut prune = tokio::time::interval(PRUNE);
     loop {

@@ -41,6 +41,7 @@ use crate::pure::session::Lifetimes;
 use crate::pure::table::{Problem, Problems};
 use crate::session::Sessions;
 
+use super::watch::Watch;
 use super::{certificates, clock, first_run, gate, load, now};
 
 /// How often idle connections and old sessions are looked at.
@@ -186,13 +187,17 @@ pub fn run(directory: &Path) -> Result<(), Error> {
             .map_err(|error| start(format!("a thread can't be started: {error}")))?;
         threads.push(thread);
     }
+    // Before anybody is told that it is ready, so that no edit after that is missed.
+    let files = super::watch::watch(&site.directory, &watched)
+        .inspect_err(|error| tracing::warn!(%error, "files can't be watched; reload by SIGHUP"))
+        .ok();
     site.ready.store(true, Ordering::Relaxed);
     tracing::info!(
         startup_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         cores,
         "ready"
     );
-    let result = control(&site, &watched);
+    let result = control(&site, files);
     site.ready.store(false, Ordering::Relaxed);
     let _ = stop.send(true);
     for thread in threads {
@@ -558,22 +563,19 @@ impl Core {
 }
 
 /// Signals, reloads, and what is done now and then, until the gate is to stop.
-fn control(site: &Arc<Running>, watched: &[PathBuf]) -> Result<(), Error> {
+fn control(site: &Arc<Running>, files: Option<Watch>) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| start(format!("no runtime: {error}")))?;
-    tokio::task::LocalSet::new().block_on(&runtime, controlling(site, watched))
+    tokio::task::LocalSet::new().block_on(&runtime, controlling(site, files))
 }
 
-async fn controlling(site: &Arc<Running>, watched: &[PathBuf]) -> Result<(), Error> {
+async fn controlling(site: &Arc<Running>, mut files: Option<Watch>) -> Result<(), Error> {
     let failed = |error: std::io::Error| start(format!("signals can't be received: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
-    let mut files = super::watch::watch(&site.directory, watched)
-        .inspect_err(|error| tracing::warn!(%error, "files can't be watched; reload by SIGHUP"))
-        .ok();
     attend(&site.gate.load().identity);
     let mut prune = tokio::time::interval(PRUNE);
     let mut again: Option<Vec<PathBuf>> = None;

@@ -14,6 +14,8 @@ pub const QUIET: Duration = Duration::from_millis(150);
 pub struct Watch {
     _watcher: notify::RecommendedWatcher,
     changes: Receiver<()>,
+    /// A change was seen and not yet told: whoever waits may be interrupted.
+    seen: bool,
 }
 
 /// Watches the TOML files of `directory` and its policies, and the other `files` that these name.
@@ -62,6 +64,7 @@ pub fn watch(directory: &Path, files: &[PathBuf]) -> notify::Result<Watch> {
     Ok(Watch {
         _watcher: watcher,
         changes,
+        seen: false,
     })
 }
 
@@ -97,11 +100,13 @@ fn told(tell: &Sender<()>, event: notify::Result<notify::Event>, ours: &impl Fn(
 }
 
 impl Watch {
-    /// Waits for a change, and until changes have paused.
+    /// Waits for a change, and until changes have paused. A wait that is dropped loses no change.
     pub async fn changed(&mut self) {
-        if self.changes.recv().await.is_none() {
+        if !self.seen && self.changes.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
+        self.seen = true;
         while let Ok(Some(())) = tokio::time::timeout(QUIET, self.changes.recv()).await {}
+        self.seen = false;
     }
 }

@@ -1,6 +1,6 @@
 //! HTTP/2 from clients, by hyper; each stream becomes the same canonical request as in HTTP/1.1.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -31,6 +31,10 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of response that wait for one slow stream.
 const SEND_BUFFER: usize = 64 * 1024;
+/// What is read of content that nobody wanted, before its refusal is sent. Many a client takes the
+/// reset that ends such a stream for a failure when it is still sending (RFC 9113 §8.1).
+const SKIP_BYTES: usize = 64 * 1024;
+const SKIP: Duration = Duration::from_millis(500);
 /// How often a connection is looked at for a stall.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -190,6 +194,8 @@ async fn answer(
 ) -> Response<Sent> {
     let (parts, incoming) = request.into_parts();
     let ends = incoming.is_end_stream();
+    // Who waits for an answer before sending content is not waited for.
+    let expects = parts.headers.contains_key(http::header::EXPECT);
     let uri = &parts.uri;
     let path = uri
         .path_and_query()
@@ -205,6 +211,7 @@ async fn answer(
     );
     let limits = *exchange.limits();
     let received = Rc::new(Cell::new(0));
+    let unread = Rc::new(RefCell::new(None));
     let reply = match head {
         Err(refused) => exchange.refuse(conn, refused),
         Ok(_) if path.len() > limits.head.target_bytes => exchange.refuse(
@@ -216,7 +223,8 @@ async fn answer(
                 Body::Empty
             } else {
                 Body::stream(Content {
-                    incoming,
+                    incoming: Some(incoming),
+                    unread: Rc::clone(&unread),
                     idle: Deadline::default(),
                     limits,
                     received: Rc::clone(&received),
@@ -227,6 +235,10 @@ async fn answer(
             exchange.answer(conn, head, body).await
         }
     };
+    let unread = unread.take();
+    if let Some(incoming) = unread.filter(|_| !expects) {
+        skip(incoming).await;
+    }
     reply.response.map(|body| Sent {
         body,
         log: Some(reply.log),
@@ -234,6 +246,22 @@ async fn answer(
         sent: 0,
         stream,
     })
+}
+
+/// Reads content that nobody wanted, within bounds.
+async fn skip(mut incoming: Incoming) {
+    let reading = async {
+        let mut read = 0_usize;
+        while read < SKIP_BYTES {
+            match std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await {
+                Some(Ok(frame)) => {
+                    read = read.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+                }
+                Some(Err(_)) | None => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(SKIP, reading).await;
 }
 
 /// HTTP/2 may split Cookie into crumbs; they are one field (RFC 9113 §8.2.3).
@@ -255,7 +283,9 @@ fn join_crumbs(mut headers: HeaderMap) -> HeaderMap {
 
 /// A request's content, with the limits on slow clients.
 struct Content {
-    incoming: Incoming,
+    incoming: Option<Incoming>,
+    /// Where content goes of which there may be more when nobody reads on.
+    unread: Rc<RefCell<Option<Incoming>>>,
     idle: Deadline,
     limits: Limits,
     received: Rc<Cell<u64>>,
@@ -272,7 +302,10 @@ impl http_body::Body for Content {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
         let this = self.get_mut();
-        if let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) {
+        let Some(incoming) = &mut this.incoming else {
+            return Poll::Ready(None);
+        };
+        if let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) {
             if let Some(since) = this.waiting_since.take() {
                 this.waited = this.waited.saturating_add(since.elapsed());
             }
@@ -311,11 +344,20 @@ impl http_body::Body for Content {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.incoming
+            .as_ref()
+            .map_or_else(SizeHint::default, Incoming::size_hint)
+    }
+}
+
+impl Drop for Content {
+    fn drop(&mut self) {
+        let incoming = self.incoming.take();
+        *self.unread.borrow_mut() = incoming.filter(|incoming| !incoming.is_end_stream());
     }
 }
 

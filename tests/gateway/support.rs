@@ -9,15 +9,18 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// Nothing here takes this long unless it is broken.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The password of every account.
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
 /// A running gate, stopped when dropped.
-pub struct Gate {
+pub(crate) struct Gate {
     child: Child,
     /// Its configuration.
-    pub dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
     /// Where it listens, in the order of the configuration.
-    pub addresses: Vec<SocketAddr>,
+    pub(crate) addresses: Vec<SocketAddr>,
     log: Arc<Log>,
 }
 
@@ -28,47 +31,48 @@ struct Log {
 }
 
 /// What a gate is started with.
-pub struct Setup {
+pub(crate) struct Setup {
     /// `portcullis.toml`.
-    pub gateway: String,
+    pub(crate) gateway: String,
     /// Policies: name and text.
-    pub policies: Vec<(String, String)>,
+    pub(crate) policies: Vec<(String, String)>,
     /// Other files: path and text.
-    pub files: Vec<(String, String)>,
+    pub(crate) files: Vec<(String, String)>,
+    /// Names of accounts.
+    pub(crate) accounts: Vec<String>,
 }
 
 impl Setup {
     /// A plain listener and one policy for `app.test`.
-    pub fn plain(policy: &str) -> Self {
+    pub(crate) fn plain(policy: &str) -> Self {
         Self {
-            gateway:
-                "[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n[log]\nformat = \"json\"\n"
-                    .to_owned(),
+            gateway: "threads = 1\n[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n".to_owned(),
             policies: vec![("app".to_owned(), policy.to_owned())],
             files: Vec::new(),
+            accounts: Vec::new(),
         }
     }
 
+    /// An account with [`PASSWORD`].
+    pub(crate) fn account(mut self, name: &str) -> Self {
+        self.accounts.push(name.to_owned());
+        self
+    }
+
     /// Text after `portcullis.toml`.
-    pub fn gateway(mut self, more: &str) -> Self {
+    pub(crate) fn gateway(mut self, more: &str) -> Self {
         self.gateway.push_str(more);
         self
     }
 
-    /// Another policy.
-    pub fn policy(mut self, name: &str, text: &str) -> Self {
-        self.policies.push((name.to_owned(), text.to_owned()));
-        self
-    }
-
     /// Another file below the configuration.
-    pub fn file(mut self, path: &str, text: &str) -> Self {
+    pub(crate) fn file(mut self, path: &str, text: &str) -> Self {
         self.files.push((path.to_owned(), text.to_owned()));
         self
     }
 
     /// Writes the files without starting a gate.
-    pub fn write(&self) -> tempfile::TempDir {
+    pub(crate) fn write(&self) -> tempfile::TempDir {
         let dir = tempfile::tempdir().expect("a directory");
         write(dir.path(), "portcullis.toml", &self.gateway);
         for (name, text) in &self.policies {
@@ -77,13 +81,148 @@ impl Setup {
         for (path, text) in &self.files {
             write(dir.path(), path, text);
         }
+        for name in &self.accounts {
+            let mut adding = portcullis(dir.path())
+                .args(["users", "add", name, "--password-stdin"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("users add");
+            let mut input = adding.stdin.take().expect("its input");
+            writeln!(input, "{PASSWORD}").expect("it reads");
+            drop(input);
+            assert!(adding.wait().expect("it ends").success());
+        }
         dir
     }
 
     /// Starts a gate and waits until it listens.
-    pub fn start(self) -> Gate {
+    pub(crate) fn start(self) -> Gate {
         Gate::start_in(self.write())
     }
+}
+
+/// A policy for `app.test`; `rest` is what follows host and backends.
+pub(crate) fn policy(backend: &str, rest: &str) -> String {
+    format!("host = \"app.test\"\nbackends = [\"{backend}\"]\n{rest}\n")
+}
+
+/// Writes a file below `dir` in one step, as careful editors do.
+pub(crate) fn replace(dir: &Path, path: &str, text: &str) {
+    write(dir, ".new", text);
+    std::fs::rename(dir.join(".new"), dir.join(path)).expect("renamed");
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "not in time: {what}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// Serves each connection of a port of its own with `handle`, on a thread of its own.
+pub(crate) fn raw_backend(handle: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let handle = Arc::new(handle);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let handle = Arc::clone(&handle);
+            std::thread::spawn(move || handle(stream));
+        }
+    });
+    format!("http://{address}")
+}
+
+/// Reads one request, head and content, from a backend's side.
+pub(crate) fn read_request(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while request_end(&bytes).is_none() {
+        stream.read_exact(&mut byte).ok()?;
+        bytes.push(byte[0]);
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Signs in by the form, as a browser does; what the browser sends besides is in `fields`. The
+/// answer to the form, and the session's cookie as `name=value`.
+#[track_caller]
+pub(crate) fn sign_in_with(
+    address: SocketAddr,
+    name: &str,
+    password: &str,
+    fields: &str,
+) -> (Answer, Option<String>) {
+    let page = get(address, SIGN_IN, "Accept: text/html\r\n");
+    assert_eq!(page.status, 200, "{page:?}");
+    let value = |field: &str| {
+        let start = format!("name=\"{field}\" value=\"");
+        let after = page.body.split_once(&start).expect("a field").1;
+        after
+            .split_once('"')
+            .expect("its end")
+            .0
+            .replace('/', "%2F")
+    };
+    let body = format!(
+        "csrf={}&to={}&name={name}&password={}",
+        value("csrf"),
+        value("to"),
+        password.replace(' ', "+")
+    );
+    let browser = cookies(&page).join("; ");
+    let extra = fields
+        .strip_prefix("Cookie: ")
+        .map_or_else(String::new, |more| format!("; {}", more.trim_end()));
+    let answer = ask(
+        address,
+        format!(
+            "POST {SIGN_IN} HTTP/1.1\r\nHost: app.test\r\nCookie: {browser}{extra}\r\nSec-Fetch-Site: same-origin\r\n\
+             Accept: text/html\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ),
+    );
+    let session = cookies(&answer)
+        .into_iter()
+        .find(|cookie| cookie.contains("session=") && !cookie.ends_with("session="));
+    (answer, session)
+}
+
+/// Signs in; the session's cookie as `name=value`.
+#[track_caller]
+pub(crate) fn sign_in(address: SocketAddr, name: &str) -> String {
+    let (answer, session) = sign_in_with(address, name, PASSWORD, "");
+    session.unwrap_or_else(|| panic!("no session: {answer:?}"))
+}
+
+/// Signs out by the form; the status.
+#[track_caller]
+pub(crate) fn sign_out(address: SocketAddr, session: &str) -> u16 {
+    let request = format!(
+        "POST /.portcullis/sign-out HTTP/1.1\r\nHost: app.test\r\nCookie: {session}\r\nSec-Fetch-Site: same-origin\r\nContent-Length: 0\r\n\r\n"
+    );
+    ask(address, request).status
+}
+
+/// The sign-in page.
+pub(crate) const SIGN_IN: &str = "/.portcullis/sign-in";
+
+/// The cookies that an answer sets, as `name=value`.
+pub(crate) fn cookies(answer: &Answer) -> Vec<String> {
+    let lines = answer.fields("set-cookie");
+    let pairs = lines.iter().filter_map(|line| line.split(';').next());
+    pairs.map(str::to_owned).collect()
+}
+
+/// A field for HTTP basic.
+pub(crate) fn basic(name: &str, password: &str) -> String {
+    use base64::Engine as _;
+    let pair = base64::engine::general_purpose::STANDARD.encode(format!("{name}:{password}"));
+    format!("Authorization: Basic {pair}\r\n")
 }
 
 fn write(dir: &Path, path: &str, text: &str) {
@@ -93,7 +232,7 @@ fn write(dir: &Path, path: &str, text: &str) {
 }
 
 /// The command line, in a directory.
-pub fn portcullis(dir: &Path) -> Command {
+pub(crate) fn portcullis(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.arg("--config").arg(dir);
     command
@@ -101,7 +240,7 @@ pub fn portcullis(dir: &Path) -> Command {
 
 impl Gate {
     /// Starts a gate on files written before.
-    pub fn start_in(dir: tempfile::TempDir) -> Self {
+    pub(crate) fn start_in(dir: tempfile::TempDir) -> Self {
         let mut child = portcullis(dir.path())
             .arg("run")
             .stdin(Stdio::null())
@@ -135,29 +274,29 @@ impl Gate {
     }
 
     /// The first address.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.addresses[0]
     }
 
     /// Its process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Every line it has written.
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.log.lines.lock().expect("the log").clone()
     }
 
     /// Waits for a line that holds `text`, and returns it.
     #[track_caller]
-    pub fn wait_for_log(&self, text: &str) -> String {
+    pub(crate) fn wait_for_log(&self, text: &str) -> String {
         self.wait_for_line(text, 0)
     }
 
     /// Waits for a line after the first `skip` that holds `text`.
     #[track_caller]
-    pub fn wait_for_line(&self, text: &str, skip: usize) -> String {
+    pub(crate) fn wait_for_line(&self, text: &str, skip: usize) -> String {
         let begun = Instant::now();
         let mut lines = self.log.lines.lock().expect("the log");
         loop {
@@ -173,7 +312,7 @@ impl Gate {
     }
 
     /// Sends a signal by name.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill")
             .arg(format!("-{name}"))
             .arg(self.pid().to_string())
@@ -182,7 +321,7 @@ impl Gate {
     }
 
     /// Waits for it to end by itself.
-    pub fn wait(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait().expect("a child") {
@@ -194,7 +333,7 @@ impl Gate {
     }
 
     /// Kills it and starts another on the same files.
-    pub fn kill_and_restart(mut self) -> Self {
+    pub(crate) fn kill_and_restart(mut self) -> Self {
         self.child.kill().expect("killed");
         self.child.wait().expect("ended");
         let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a directory"));
@@ -202,7 +341,7 @@ impl Gate {
     }
 
     /// The configuration's directory.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().to_owned()
     }
 }
@@ -224,28 +363,28 @@ fn collect(log: Arc<Log>, from: impl Read + Send + 'static) {
 }
 
 /// A backend that records every byte it gets and answers each request with what `respond` says.
-pub struct Backend {
+pub(crate) struct Backend {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     received: Arc<Mutex<Vec<u8>>>,
     requests: Arc<AtomicUsize>,
 }
 
 impl Backend {
     /// One that answers 200 with `ok`.
-    pub fn ok() -> Self {
+    pub(crate) fn ok() -> Self {
         Self::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     }
 
     /// One that answers every request with the same bytes.
-    pub fn answering(response: &str) -> Self {
+    pub(crate) fn answering(response: &str) -> Self {
         let response = response.as_bytes().to_vec();
         Self::new(move |_| response.clone())
     }
 
     /// One that answers each request, head and content, with what `respond` makes of it; an empty
     /// answer closes the connection.
-    pub fn new(respond: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(respond: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let received = Arc::new(Mutex::new(Vec::new()));
@@ -270,17 +409,17 @@ impl Backend {
     }
 
     /// Everything received on all connections.
-    pub fn received(&self) -> String {
+    pub(crate) fn received(&self) -> String {
         String::from_utf8_lossy(&self.received.lock().expect("the record")).into_owned()
     }
 
     /// How many requests it answered.
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 
     /// Its URL.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 }
@@ -339,22 +478,22 @@ fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
 }
 
 /// A client of raw bytes.
-pub struct Client(pub TcpStream);
+pub(crate) struct Client(pub(crate) TcpStream);
 
 /// A response as raw text.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// Status line and fields.
-    pub head: String,
+    pub(crate) head: String,
     /// The content, chunks decoded.
-    pub body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
     /// The value of the first field with this name.
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (key, value) = line.split_once(": ")?;
             key.eq_ignore_ascii_case(name).then_some(value)
@@ -362,7 +501,7 @@ impl Answer {
     }
 
     /// Every value of a field.
-    pub fn fields(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn fields(&self, name: &str) -> Vec<&str> {
         let lines = self
             .head
             .lines()
@@ -377,7 +516,7 @@ impl Answer {
 
 impl Client {
     /// Connects.
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
@@ -385,7 +524,7 @@ impl Client {
     }
 
     /// Sends bytes.
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         // A gate that has refused already may have closed.
         let _ = self.0.write_all(bytes.as_ref());
         self
@@ -393,18 +532,18 @@ impl Client {
 
     /// Reads one response.
     #[track_caller]
-    pub fn read(&mut self) -> Answer {
+    pub(crate) fn read(&mut self) -> Answer {
         self.try_read(false).expect("a response")
     }
 
     /// Reads the response to a HEAD request.
     #[track_caller]
-    pub fn read_head(&mut self) -> Answer {
+    pub(crate) fn read_head(&mut self) -> Answer {
         self.try_read(true).expect("a response")
     }
 
     /// Reads one response, or `None` when the connection ends before it does.
-    pub fn try_read(&mut self, bodiless: bool) -> Option<Answer> {
+    pub(crate) fn try_read(&mut self, bodiless: bool) -> Option<Answer> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(self.byte()?);
@@ -456,7 +595,7 @@ impl Client {
     }
 
     /// Whether the gate has closed the connection; waits for it.
-    pub fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.0.read_to_end(&mut rest) {
             Ok(_) => true,
@@ -467,13 +606,13 @@ impl Client {
 
 /// One request on a connection of its own.
 #[track_caller]
-pub fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
+pub(crate) fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
     Client::connect(address).send(request).read()
 }
 
 /// A GET of `path` at `app.test` with more field lines, each ending in CRLF.
 #[track_caller]
-pub fn get(address: SocketAddr, path: &str, fields: &str) -> Answer {
+pub(crate) fn get(address: SocketAddr, path: &str, fields: &str) -> Answer {
     ask(
         address,
         format!("GET {path} HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n"),

@@ -264,12 +264,17 @@ http {{
 
     def start(self):
         self.process = subprocess.Popen(["nginx", "-p", self.home, "-c", self.home / "nginx.conf", "-e", self.home / "error.log"],
-                                        stderr=subprocess.DEVNULL)
+                                        stderr=subprocess.DEVNULL, start_new_session=True)
         unix = re.match(r"unix:(\S+)", self.listen.replace("HOME", str(self.home)))
         wait_until(lambda: Path(unix[1]).exists() if unix else listens(self.port), "nginx listens")
 
     def stop(self):
         self.process.terminate()
+        self.process.wait(PATIENCE_S)
+
+    def kill(self):
+        """Kills it with its workers, which outlive a master that is killed alone."""
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE_S)
 
     def requests(self):

@@ -23,10 +23,14 @@ def echo(socket):
             socket.send(message)
 
 
+def chat_if_offered(_, offered):
+    return "chat" if "chat" in offered else None
+
+
 class WebSockets(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = serve(echo, "127.0.0.1", 0, subprotocols=["chat"], max_size=None, compression="deflate")
+        cls.server = serve(echo, "127.0.0.1", 0, subprotocols=["chat"], select_subprotocol=chat_if_offered, max_size=None, compression="deflate")
         threading.Thread(target=cls.server.serve_forever, daemon=True).start()
         port = cls.server.socket.getsockname()[1]
         cls.gate = Gate({"app": f"""

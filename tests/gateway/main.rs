@@ -1,0 +1,17 @@
+//! The built program, from socket to socket: what a client sends, what a backend receives, what the
+//! client gets. One file for each concern; each test has a gate and a backend of its own.
+
+#![expect(clippy::disallowed_methods, reason = "tests look at the clock")]
+
+mod support;
+
+mod backends;
+mod credentials;
+mod limits;
+mod log;
+mod network;
+mod operation;
+mod pass_through;
+mod response;
+mod sessions;
+mod tunnels;

@@ -1,0 +1,146 @@
+//! Edits, reloads and stops under way.
+
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::support::{
+    Backend, Client, Gate, Setup, get, policy, raw_backend, read_request, replace, wait_until,
+};
+
+const FREE: &str = "access = \"public\"\n[rate]\nper_client = \"off\"\n";
+const FILE: &str = "policies/app.toml";
+
+fn status(gate: &Gate) -> u16 {
+    get(gate.address(), "/", "").status
+}
+
+#[test]
+fn a_good_edit_is_taken_up_and_a_broken_one_changes_nothing() {
+    let backend = Backend::ok();
+    let gate = Setup::plain(&policy(&backend.url(), FREE)).start();
+    let edit = |text: &str| {
+        let before = gate.log().len();
+        replace(&gate.path(), FILE, &policy(&backend.url(), text));
+        before
+    };
+    assert_eq!(status(&gate), 200);
+    edit("access = \"signed-in\"\n");
+    wait_until("the edit is in force", || status(&gate) == 401);
+    let before = edit("access = \"public\"\n[acess]\n");
+    let line = gate.wait_for_line("policies/app.toml:4", before);
+    assert!(
+        line.contains("acess") && line.contains("access"),
+        "it says what is meant: {line}"
+    );
+    assert_eq!(status(&gate), 401, "what was in force stays");
+    let before = edit("access = \"public\"\n[rate]\nper_client = 20\n");
+    gate.wait_for_line("policies/app.toml:5", before);
+    assert_eq!(status(&gate), 401);
+    edit(FREE);
+    wait_until("the mended edit is in force", || status(&gate) == 200);
+}
+
+#[test]
+fn an_edit_that_breaks_an_expectation_changes_nothing() {
+    let backend = Backend::ok();
+    let gate = Setup::plain(&policy(&backend.url(), "access = \"signed-in\""))
+        .file(
+            "policies/tests/app.toml",
+            "[[test]]\nname = \"strangers stay out\"\nurl = \"http://app.test/\"\nexpect = \"sign-in\"\n",
+        )
+        .start();
+    let before = gate.log().len();
+    replace(&gate.path(), FILE, &policy(&backend.url(), FREE));
+    let line = gate.wait_for_line("policies/tests/app.toml:1", before);
+    assert!(line.contains("allow"), "it says what came instead: {line}");
+    assert_eq!(status(&gate), 401);
+    assert_eq!(backend.received(), "");
+}
+
+#[test]
+fn reloads_under_load_fail_no_request() {
+    let backend = Backend::ok();
+    let mut setup = Setup::plain(&policy(&backend.url(), FREE));
+    setup.gateway = setup.gateway.replace("threads = 1", "threads = 2");
+    let gate = Arc::new(setup.start());
+    let (stop, asked) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (gate, stop, asked) = (Arc::clone(&gate), Arc::clone(&stop), Arc::clone(&asked));
+            std::thread::spawn(move || {
+                let mut client = Client::connect(gate.address());
+                while !stop.load(Ordering::SeqCst) {
+                    client.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+                    assert_eq!(client.read().status, 200);
+                    asked.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    for number in 0..20 {
+        let (before, done) = (gate.log().len(), asked.load(Ordering::SeqCst));
+        replace(
+            &gate.path(),
+            FILE,
+            &policy(&backend.url(), &format!("{FREE}# {number}\n")),
+        );
+        gate.signal("HUP");
+        gate.wait_for_line("\"reloaded\"", before);
+        wait_until("clients go on", || asked.load(Ordering::SeqCst) > done + 4);
+    }
+    stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.join().expect("no request failed");
+    }
+}
+
+#[test]
+fn a_stop_lets_a_request_end_and_closes_what_is_idle() {
+    let go = Arc::new(AtomicBool::new(false));
+    let waiting = Arc::clone(&go);
+    let backend = raw_backend(move |mut stream| {
+        if read_request(&mut stream).is_some() {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+            wait_until("the test says so", || waiting.load(Ordering::SeqCst));
+            let _ = stream.write_all(b"-last");
+        }
+    });
+    let mut gate = Setup::plain(&policy(&backend, FREE)).start();
+    let mut idle = Client::connect(gate.address());
+    idle.send("GET /.portcullis/none HTTP/1.1\r\nHost: app.test\r\n\r\n");
+    assert_eq!(idle.read().status, 404);
+    let mut busy = Client::connect(gate.address());
+    busy.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"first") {
+        let mut byte = [0];
+        busy.0.read_exact(&mut byte).expect("the response begins");
+        seen.push(byte[0]);
+    }
+    gate.signal("TERM");
+    assert!(idle.is_closed(), "an idle connection closes at once");
+    go.store(true, Ordering::SeqCst);
+    let mut rest = String::new();
+    busy.0.read_to_string(&mut rest).expect("the rest");
+    assert_eq!(rest, "-last");
+    assert_eq!(gate.wait().code(), Some(0));
+}
+
+#[test]
+fn a_gate_with_a_broken_configuration_does_not_start() {
+    let dir = Setup::plain(&policy("whoami", "acces = \"public\"")).write();
+    let ended = crate::support::portcullis(dir.path())
+        .arg("run")
+        .output()
+        .expect("it runs");
+    assert_eq!(ended.status.code(), Some(78));
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        said.contains("policies/app.toml:3") && said.contains("access"),
+        "{said}"
+    );
+}

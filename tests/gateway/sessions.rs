@@ -1,0 +1,195 @@
+//! Browsers that sign in, stay signed in, and sign out.
+
+use crate::support::{
+    Backend, Gate, PASSWORD, SIGN_IN, Setup, ask, cookies, get, policy, sign_in, sign_in_with,
+    sign_out,
+};
+
+fn open(backend: &str) -> Gate {
+    Setup::plain(&policy(backend, "access = \"signed-in\""))
+        .account("ada")
+        .start()
+}
+
+fn with(gate: &Gate, cookie: &str) -> u16 {
+    get(gate.address(), "/", &format!("Cookie: {cookie}\r\n")).status
+}
+
+#[test]
+fn a_browser_signs_in_works_and_signs_out() {
+    let backend = Backend::ok();
+    let gate = open(&backend.url());
+    let (answer, session) = sign_in_with(gate.address(), "ada", PASSWORD, "");
+    let session = session.expect("a session");
+    assert_eq!((answer.status, answer.field("location")), (303, Some("/")));
+    let set = answer.fields("set-cookie");
+    let set = set
+        .iter()
+        .find(|line| line.starts_with(&session))
+        .expect("its line");
+    for attribute in [
+        "__Host-portcullis_session=",
+        "Secure",
+        "HttpOnly",
+        "SameSite=Lax",
+        "Path=/",
+    ] {
+        assert!(set.contains(attribute), "{set}");
+    }
+    assert_eq!(with(&gate, &format!("theme=dark; {session}; lang=de")), 200);
+    let received = backend.received();
+    assert!(
+        received.contains("cookie: theme=dark; lang=de\r\n"),
+        "{received}"
+    );
+    assert!(!received.contains("portcullis_session"), "{received}");
+    assert!(
+        received.contains("x-portcullis-user: ada\r\n"),
+        "{received}"
+    );
+    assert_eq!(sign_out(gate.address(), &session), 200);
+    assert_eq!(with(&gate, &session), 401, "the same cookie again");
+    assert_eq!(backend.requests(), 1);
+}
+
+#[test]
+fn a_wrong_password_gives_no_session() {
+    let backend = Backend::ok();
+    let gate = open(&backend.url());
+    let (answer, session) = sign_in_with(gate.address(), "ada", "wrong", "");
+    assert_eq!((answer.status, session), (403, None));
+    let (answer, session) = sign_in_with(gate.address(), "<b>\"x", PASSWORD, "");
+    assert_eq!((answer.status, session), (403, None));
+    assert!(!answer.body.contains("<b>"), "nothing is shown unescaped");
+}
+
+#[test]
+fn a_session_that_somebody_else_put_there_is_not_taken_over() {
+    let gate = open(&Backend::ok().url());
+    let planted = sign_in(gate.address(), "ada");
+    let (_, session) = sign_in_with(
+        gate.address(),
+        "ada",
+        PASSWORD,
+        &format!("Cookie: {planted}\r\n"),
+    );
+    assert_ne!(session.expect("a session"), planted);
+    let made_up = format!("__Host-portcullis_session={}", "A".repeat(43));
+    let (_, session) = sign_in_with(
+        gate.address(),
+        "ada",
+        PASSWORD,
+        &format!("Cookie: {made_up}\r\n"),
+    );
+    assert_ne!(session.expect("a session"), made_up);
+    assert_eq!(with(&gate, &made_up), 401);
+}
+
+#[test]
+fn another_sites_form_signs_nobody_in_or_out() {
+    let gate = open(&Backend::ok().url());
+    let session = sign_in(gate.address(), "ada");
+    for from in [
+        "Sec-Fetch-Site: cross-site",
+        "Sec-Fetch-Site: same-site",
+        "Origin: http://evil.test",
+    ] {
+        let request = format!(
+            "POST /.portcullis/sign-out HTTP/1.1\r\nHost: app.test\r\nCookie: {session}\r\n{from}\r\nContent-Length: 0\r\n\r\n"
+        );
+        assert_eq!(ask(gate.address(), request).status, 403, "{from}");
+    }
+    assert_eq!(
+        get(
+            gate.address(),
+            "/.portcullis/sign-out",
+            &format!("Cookie: {session}\r\n")
+        )
+        .status,
+        200
+    );
+    assert_eq!(with(&gate, &session), 200, "a link signs nobody out");
+    let page = get(gate.address(), SIGN_IN, "");
+    let token = page
+        .body
+        .split("name=\"csrf\" value=\"")
+        .nth(1)
+        .expect("a token");
+    let token = token.split('"').next().expect("its end");
+    let body = format!(
+        "csrf={token}&name=ada&password={}",
+        PASSWORD.replace(' ', "+")
+    );
+    let post = |cookie: &str| {
+        ask(
+            gate.address(),
+            format!(
+                "POST {SIGN_IN} HTTP/1.1\r\nHost: app.test\r\n{cookie}Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            ),
+        )
+    };
+    let other = get(gate.address(), SIGN_IN, "");
+    assert_eq!(post("").status, 403, "no cookie");
+    assert_eq!(
+        post(&format!("Cookie: {}\r\n", cookies(&other)[0])).status,
+        403,
+        "another browser's"
+    );
+    assert_eq!(
+        post(&format!("Cookie: {}\r\n", cookies(&page)[0])).status,
+        303
+    );
+}
+
+#[test]
+fn sign_in_leads_nowhere_but_to_this_host() {
+    let gate = open(&Backend::ok().url());
+    for to in [
+        "//evil.test/",
+        "https://evil.test/",
+        "/%5Cevil.test",
+        "%2F%2Fevil.test",
+        "/%09/evil.test",
+        "javascript:alert(1)",
+    ] {
+        let page = get(gate.address(), &format!("{SIGN_IN}?to={to}"), "");
+        assert!(
+            page.body.contains("name=\"to\" value=\"/\""),
+            "{to}: {}",
+            page.body
+        );
+    }
+    let page = get(gate.address(), &format!("{SIGN_IN}?to=%2Fa%3Fb"), "");
+    assert!(
+        page.body.contains("name=\"to\" value=\"/a?b\""),
+        "{}",
+        page.body
+    );
+}
+
+#[test]
+fn sessions_and_sign_outs_survive_a_kill() {
+    let backend = Backend::ok();
+    let gate = open(&backend.url());
+    let (stays, ends) = (
+        sign_in(gate.address(), "ada"),
+        sign_in(gate.address(), "ada"),
+    );
+    assert_eq!(sign_out(gate.address(), &ends), 200);
+    let gate = gate.kill_and_restart();
+    assert_eq!((with(&gate, &stays), with(&gate, &ends)), (200, 401));
+}
+
+#[test]
+fn an_account_that_is_removed_ends_its_sessions() {
+    let backend = Backend::ok();
+    let gate = open(&backend.url());
+    let session = sign_in(gate.address(), "ada");
+    assert_eq!(with(&gate, &session), 200);
+    let removed = crate::support::portcullis(&gate.path())
+        .args(["users", "remove", "ada"])
+        .output();
+    assert!(removed.expect("it runs").status.success());
+    crate::support::wait_until("the session is over", || with(&gate, &session) == 401);
+}

@@ -1,0 +1,140 @@
+//! WebSockets and event streams: opened by the rules, ended with the session.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::support::{Client, Gate, Setup, policy, raw_backend, read_request, sign_in, sign_out};
+
+/// The key of RFC 6455 §1.3, and the answer to it.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+fn switching(accept: &'static str) -> String {
+    raw_backend(move |mut stream| {
+        if read_request(&mut stream).is_none() {
+            return;
+        }
+        let head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+        );
+        let _ = stream.write_all(head.as_bytes());
+        echo(stream);
+    })
+}
+
+fn echo(mut stream: TcpStream) {
+    let mut buffer = [0; 1024];
+    while let Ok(read) = stream.read(&mut buffer) {
+        if read == 0 || stream.write_all(&buffer[..read]).is_err() {
+            return;
+        }
+    }
+}
+
+fn open(backend: &str, access: &str) -> Gate {
+    Setup::plain(&policy(backend, &format!("access = \"{access}\"")))
+        .account("ada")
+        .start()
+}
+
+fn shake(gate: &Gate, fields: &str) -> Client {
+    let mut client = Client::connect(gate.address());
+    client.send(format!(
+        "GET /socket HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{fields}\r\n"
+    ));
+    client
+}
+
+fn echoes(client: &mut Client) -> bool {
+    let mut back = [0; 4];
+    client.send("ping").0.read_exact(&mut back).is_ok() && &back == b"ping"
+}
+
+#[test]
+fn a_websocket_opens_only_when_the_backend_accepts_this_handshake() {
+    let gate = open(&switching(ACCEPT), "public");
+    let mut client = shake(&gate, "");
+    assert_eq!(client.read().status, 101);
+    assert!(echoes(&mut client));
+    let gate = open(&switching("AAAAAAAAAAAAAAAAAAAAAAAAAAA="), "public");
+    let mut client = shake(&gate, "");
+    assert_eq!(client.read().status, 502);
+}
+
+#[test]
+fn a_websocket_that_the_backend_refuses_is_no_tunnel() {
+    let backend =
+        crate::support::Backend::answering("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+    let gate = open(&backend.url(), "public");
+    let mut client = shake(&gate, "");
+    client.send("GET /admin HTTP/1.1\r\nHost: other.test\r\n\r\n");
+    assert_eq!(client.read().status, 403);
+    // What followed is a request like any other, or nothing at all: it is not the backend's to read.
+    if let Some(next) = client.try_read(false) {
+        assert_eq!(next.status, 421);
+    }
+    assert!(!backend.received().contains("other.test"));
+}
+
+#[test]
+fn a_websocket_ends_with_the_session_within_a_second() {
+    let gate = open(&switching(ACCEPT), "signed-in");
+    let (ends, stays) = (
+        sign_in(gate.address(), "ada"),
+        sign_in(gate.address(), "ada"),
+    );
+    let mut ending = shake(&gate, &format!("Cookie: {ends}\r\n"));
+    let mut staying = shake(&gate, &format!("Cookie: {stays}\r\n"));
+    assert_eq!((ending.read().status, staying.read().status), (101, 101));
+    assert!(echoes(&mut ending) && echoes(&mut staying));
+    let begun = Instant::now();
+    assert_eq!(sign_out(gate.address(), &ends), 200);
+    assert!(ending.is_closed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(echoes(&mut staying), "another session's goes on");
+    assert_eq!(
+        shake(&gate, &format!("Cookie: {ends}\r\n")).read().status,
+        401
+    );
+}
+
+#[test]
+fn an_event_stream_ends_with_the_session_within_a_second() {
+    let backend = raw_backend(|mut stream| {
+        if read_request(&mut stream).is_some() {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n");
+            let _ = stream.read(&mut [0]);
+        }
+    });
+    let gate = open(&backend, "signed-in");
+    let session = sign_in(gate.address(), "ada");
+    let mut client = Client::connect(gate.address());
+    client.send(format!(
+        "GET /events HTTP/1.1\r\nHost: app.test\r\nCookie: {session}\r\n\r\n"
+    ));
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"data: 1\n\n\r\n") {
+        let mut byte = [0];
+        client.0.read_exact(&mut byte).expect("the stream begins");
+        seen.push(byte[0]);
+    }
+    let begun = Instant::now();
+    assert_eq!(sign_out(gate.address(), &session), 200);
+    let mut rest = Vec::new();
+    let _ = client.0.read_to_end(&mut rest);
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(
+        !rest.ends_with(b"0\r\n\r\n"),
+        "a stream cut short does not look complete"
+    );
+}

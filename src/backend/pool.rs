@@ -24,9 +24,6 @@ use super::{Error, Timeouts};
 
 /// A connection is not used again after this long: below what servers close idle ones at.
 const IDLE: Duration = Duration::from_secs(15);
-/// A request that may not be sent twice uses only a connection that was busy this short a time ago,
-/// so that it can't meet the server's own idle close.
-const FRESH: Duration = Duration::from_secs(1);
 /// Idle connections kept for one backend on one core.
 const MOST_IDLE: usize = 256;
 
@@ -127,22 +124,17 @@ impl Pools {
 }
 
 impl Endpoint {
-    /// An idle connection that is still open. One that has something to say without being asked is
-    /// out of step, and dropped.
-    pub fn reuse(&self, resendable: bool) -> Option<Conn> {
+    /// An idle connection that is still open, for a request that may be sent again: its server may be
+    /// closing it at this moment, and nothing here can tell. One that has something to say without
+    /// being asked is out of step, and dropped.
+    pub fn reuse(&self) -> Option<Conn> {
         let now = Instant::now();
         self.last_used.set(now);
         loop {
             let mut conn = self.idle.borrow_mut().pop_back()?;
-            let idle = now.saturating_duration_since(conn.idle_since);
-            let young = idle < if resendable { IDLE } else { FRESH };
-            if !young {
+            if now.saturating_duration_since(conn.idle_since) >= IDLE {
                 // The ones below are older still.
-                if idle >= IDLE {
-                    self.idle.borrow_mut().clear();
-                } else {
-                    self.idle.borrow_mut().push_back(conn);
-                }
+                self.idle.borrow_mut().clear();
                 return None;
             }
             let mut none = Context::from_waker(Waker::noop());

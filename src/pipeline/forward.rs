@@ -220,7 +220,7 @@ pub async fn send(
 
 /// A kept connection, or a new one, and which.
 async fn open(endpoint: &Rc<Endpoint>, resendable: bool) -> Result<(Conn, bool), backend::Error> {
-    match endpoint.reuse(resendable) {
+    match resendable.then(|| endpoint.reuse()).flatten() {
         Some(conn) => Ok((conn, true)),
         None => Ok((endpoint.connect().await?, false)),
     }

@@ -66,15 +66,14 @@ fn a_request_that_may_have_had_an_effect_is_not_sent_twice() {
     let requests = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&requests);
     let backend = raw_backend(move |mut stream| {
-        // The first is answered; the second, on the same connection, is read and dropped.
-        let _ = read_request(&mut stream).and_then(|_| stream.write_all(OK).ok());
+        // What is read may have had an effect; it is dropped without an answer.
         if read_request(&mut stream).is_some() {
             count.fetch_add(1, Ordering::SeqCst);
         }
     });
     let gate = open(&backend);
-    assert_eq!(statuses(&gate, "POST", 2), [200, 502]);
-    assert_eq!(requests.load(Ordering::SeqCst), 1);
+    assert_eq!(statuses(&gate, "POST", 2), [502, 502]);
+    assert_eq!(requests.load(Ordering::SeqCst), 2);
 }
 
 #[test]

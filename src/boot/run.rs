@@ -578,11 +578,7 @@ async fn controlling(site: &Arc<Running>, mut files: Option<Watch>) -> Result<()
     let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
     attend(&site.gate.load().identity);
     let mut prune = tokio::time::interval(PRUNE);
-    let mut again: Option<Vec<PathBuf>> = None;
     loop {
-        if let Some(named) = again.take() {
-            files = super::watch::watch(&site.directory, &named).ok().or(files);
-        }
         let changed = async {
             match &mut files {
                 Some(files) => files.changed().await,
@@ -592,8 +588,8 @@ async fn controlling(site: &Arc<Running>, mut files: Option<Watch>) -> Result<()
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => again = reload(site).await,
-            () = changed => again = reload(site).await,
+            _ = hang_up.recv() => reload(site).await,
+            () = changed => reload(site).await,
             _ = prune.tick() => {
                 if let Err(error) = site.shared.sessions().prune(now()).await {
                     tracing::warn!(%error, "old sessions can't be removed");
@@ -605,9 +601,8 @@ async fn controlling(site: &Arc<Running>, mut files: Option<Watch>) -> Result<()
     Ok(())
 }
 
-/// Reads everything anew, and answers the files to watch. What is in force stays unless all of it
-/// can be used.
-async fn reload(site: &Arc<Running>) -> Option<Vec<PathBuf>> {
+/// Reads everything anew. What is in force stays unless all of it can be used.
+async fn reload(site: &Arc<Running>) {
     let reloading = Arc::clone(site);
     // Reading files and hashing nothing: still not for a thread that answers signals.
     let made = tokio::task::spawn_blocking(move || {
@@ -623,7 +618,6 @@ async fn reload(site: &Arc<Running>) -> Option<Vec<PathBuf>> {
             idle: gateway.session.idle,
         };
         let problems = Problems::default();
-        let files = loaded.files.clone();
         match gate(
             loaded,
             &reloading.shared,
@@ -631,13 +625,13 @@ async fn reload(site: &Arc<Running>) -> Option<Vec<PathBuf>> {
             &reloading.directory,
             &problems,
         ) {
-            Some(gate) => Ok((gate, certificates, lifetimes, files)),
+            Some(gate) => Ok((gate, certificates, lifetimes)),
             None => Err(Error::Problems(problems.into_sorted())),
         }
     })
     .await;
     match made {
-        Ok(Ok((gate, certificates, lifetimes, files))) => {
+        Ok(Ok((gate, certificates, lifetimes))) => {
             if let Some(certificates) = certificates {
                 site.certificates.replace(certificates);
             }
@@ -656,19 +650,16 @@ async fn reload(site: &Arc<Running>) -> Option<Vec<PathBuf>> {
                 );
             }
             tracing::info!("reloaded");
-            Some(files)
         }
         Ok(Err(error)) => {
             site.metrics.reloaded(false);
             tracing::error!(
                 "the configuration can't be used; the one before stays in force\n{error}"
             );
-            None
         }
         Err(_) => {
             site.metrics.reloaded(false);
             tracing::error!("the reload broke off; the configuration before stays in force");
-            None
         }
     }
 }

@@ -45,5 +45,5 @@ pub mod edge;
 pub mod boot;
 pub mod cli;
 
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -108,7 +108,8 @@ where
         };
         if upgrades && let Some(tunnel) = tunnel {
             log.switched();
-            if write_switch(&wire, &response).await.is_ok()
+            let switching = tokio::time::timeout(limits.body_idle, write_switch(&wire, &response));
+            if matches!(switching.await, Ok(Ok(())))
                 && let Ok(wire) = Rc::try_unwrap(wire)
             {
                 let Wire { io, input, .. } = wire.into_inner();
@@ -116,8 +117,13 @@ where
             }
             return;
         }
-        let close =
-            close || !keeps_alive || drain.is_draining() || !wire.borrow_mut().skip_content();
+        // Whoever still sends the content up must not have it taken away.
+        let uploads = Rc::strong_count(&wire) > 1 && !wire.borrow().is_content_over();
+        let close = close
+            || !keeps_alive
+            || drain.is_draining()
+            || uploads
+            || !wire.borrow_mut().skip_content();
         let wrote = write(&wire, response, &method, version, close, &limits).await;
         log.finish(wire.borrow().received, &wrote);
         if wrote.result.is_err() {
@@ -138,6 +144,8 @@ struct Wire<IO> {
     received: u64,
     clock: Deadline,
     ended: bool,
+    /// What was written may wait in a TLS buffer.
+    unflushed: bool,
 }
 
 enum Remaining {
@@ -157,6 +165,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             received: 0,
             clock: Deadline::default(),
             ended: false,
+            unflushed: false,
         }
     }
 
@@ -180,6 +189,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
             Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
         }
+    }
+
+    fn is_content_over(&self) -> bool {
+        matches!(self.content, Remaining::Nothing)
     }
 
     /// Throws away content that is at hand already; whether none is left to come.
@@ -463,7 +476,7 @@ async fn write<IO: AsyncRead + AsyncWrite + Unpin>(
                 return Poll::Ready(None);
             }
             // Nothing more at hand: what there is must not wait for it (event streams).
-            if out.is_empty() {
+            if out.is_empty() && !wire.unflushed {
                 wire.clock.clear();
                 return Poll::Pending;
             }
@@ -559,11 +572,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         loop {
             let more: &[u8] = data.as_deref().map_or(&[], |data| data.as_ref());
             if out.is_empty() && more.is_empty() {
-                self.clock.clear();
                 return match Pin::new(&mut self.io).poll_flush(cx) {
-                    Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(())) => {
+                        self.unflushed = false;
+                        self.clock.clear();
+                        Poll::Ready(Ok(()))
+                    }
                     Poll::Ready(Err(_)) => Poll::Ready(Err(body::Error::ClientGone)),
-                    Poll::Pending => Poll::Pending,
+                    Poll::Pending => {
+                        self.clock.start(limits.body_idle);
+                        ready!(self.clock.poll(cx));
+                        Poll::Ready(Err(body::Error::ClientTimeout))
+                    }
                 };
             }
             let io = Pin::new(&mut self.io);
@@ -576,6 +596,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             };
             match wrote {
                 Poll::Ready(Ok(written)) if written > 0 => {
+                    self.unflushed = true;
                     self.clock.clear();
                     let of_out = written.min(out.len());
                     out.advance(of_out);

@@ -44,3 +44,6 @@ pub struct Timeouts {
     /// Between two reads or writes.
     pub idle: Duration,
 }
+
+#[cfg(test)]
+mod tests;

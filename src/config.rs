@@ -179,3 +179,68 @@ pub fn policy_name(path: &Path) -> Option<String> {
     let name = name.strip_suffix(".toml")?;
     (!name.is_empty() && !name.starts_with('.')).then(|| name.to_owned())
 }
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing {
+    //! Properties of the whole configuration's reader, for fuzz targets and tests.
+
+    use super::*;
+
+    const GATEWAY: &str = "[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n";
+    const POLICY: &str = "host = \"app.test\"\nbackends = [\"whoami\"]\naccess = \"public\"\n";
+
+    /// Any text of a policy is rules, or problems each with a place in it.
+    pub fn policy(data: &[u8]) {
+        if let Ok(text) = std::str::from_utf8(data) {
+            reads(GATEWAY, text, &format!("policies/{NAME}.toml"), text);
+        }
+    }
+
+    /// Any text of `portcullis.toml` is a configuration, or problems each with a place in it.
+    pub fn gateway_config(data: &[u8]) {
+        if let Ok(text) = std::str::from_utf8(data) {
+            reads(text, POLICY, gateway::FILE, text);
+        }
+    }
+
+    const NAME: &str = "app";
+
+    fn reads(gateway: &str, policy: &str, file: &str, text: &str) {
+        let problems = Problems::default();
+        let files = Files {
+            gateway: gateway.to_owned(),
+            policies: vec![(NAME.to_owned(), policy.to_owned())],
+            tests: Vec::new(),
+            load: &|_| Ok("10.0.0.0/8\n".to_owned()),
+        };
+        let config = read(&files, &problems);
+        assert_eq!(config.is_some(), problems.is_empty());
+        let lines = u32::try_from(text.matches('\n').count()).expect("few lines") + 1;
+        for problem in problems.into_sorted() {
+            assert!(!problem.message.is_empty());
+            assert!(
+                *problem.file != *file || (1..=lines).contains(&problem.line),
+                "{problem}"
+            );
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        /// Every prefix, down to the byte, of what is shipped.
+        #[test]
+        fn every_prefix_of_a_shipped_file_is_valid_or_has_problems_with_a_place() {
+            let shipped = |file: &str| {
+                let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+                std::fs::read(root.join(file)).expect("a shipped file")
+            };
+            let (gateway, whoami) = (shipped("portcullis.toml"), shipped("policies/whoami.toml"));
+            for end in 0..=gateway.len() {
+                super::gateway_config(&gateway[..end]);
+            }
+            for end in 0..=whoami.len() {
+                super::policy(&whoami[..end]);
+            }
+        }
+    }
+}

@@ -154,3 +154,6 @@ pub fn wall_clock() -> SystemTime {
 pub fn clock() -> std::time::Instant {
     std::time::Instant::now()
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,5 +46,5 @@ pub mod edge;
 pub mod boot;
 pub mod cli;
 
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -2,7 +2,7 @@
 
 pub mod html;
 pub mod audience;
-pub mod sign_in;
 pub mod refusal;
+pub mod sign_in;
 
 pub use audience::Asked;

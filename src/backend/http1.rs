@@ -139,6 +139,10 @@ pub async fn send(
             Sending::Untouched
         },
         chunked: matches!(request.content, Content::Unknown),
+        owed: match request.content {
+            Content::Length(length) => Some(length),
+            Content::None | Content::Unknown => None,
+        },
         body,
     };
     let timeouts = endpoint.spec.timeouts;
@@ -272,6 +276,8 @@ struct Exchange {
     data: Bytes,
     sending: Sending,
     chunked: bool,
+    /// What is left of the length that the head states.
+    owed: Option<u64>,
     body: Body,
 }
 
@@ -348,17 +354,22 @@ impl Exchange {
                 return Poll::Pending;
             };
             match frame {
-                Some(Ok(frame)) => self.take(frame),
+                Some(Ok(frame)) => self.take(frame)?,
                 Some(Err(error)) => return Poll::Ready(Err(Error::Request(error))),
-                None => self.end(None),
+                None => self.end(None)?,
             }
         }
     }
 
-    fn take(&mut self, frame: Frame<Bytes>) {
+    fn take(&mut self, frame: Frame<Bytes>) -> Result<(), Error> {
         match frame.into_data() {
             Ok(data) if data.is_empty() => {}
             Ok(data) => {
+                if let Some(owed) = &mut self.owed {
+                    *owed = owed
+                        .checked_sub(data.len() as u64)
+                        .ok_or(Error::Request(body::Error::ClientTooLarge))?;
+                }
                 if self.chunked {
                     use std::fmt::Write as _;
                     let _ = write!(self.out, "{:x}\r\n", data.len());
@@ -372,13 +383,19 @@ impl Exchange {
                     self.out.extend_from_slice(b"\r\n");
                 }
             }
-            Err(frame) => self.end(frame.into_trailers().ok().as_ref()),
+            Err(frame) => self.end(frame.into_trailers().ok().as_ref())?,
         }
+        Ok(())
     }
 
-    fn end(&mut self, trailers: Option<&HeaderMap>) {
+    /// Content must be as long as the head says: a backend would take the next request, perhaps
+    /// somebody else's, for the rest of it.
+    fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Error> {
         if self.sending == Sending::Done {
-            return;
+            return Ok(());
+        }
+        if self.owed.is_some_and(|owed| owed > 0) {
+            return Err(Error::Request(body::Error::ClientGone));
         }
         self.sending = Sending::Done;
         if self.chunked {
@@ -388,6 +405,7 @@ impl Exchange {
             }
             self.out.extend_from_slice(b"\r\n");
         }
+        Ok(())
     }
 
     /// Reads once; content is long, a head is not.

@@ -5,9 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnetwork::IpNetwork;
-
-use crate::pure::cidr;
+use crate::pure::cidr::{self, IpNetwork};
 use crate::pure::table::{Key, Problems, Table};
 use crate::pure::unit;
 

@@ -107,7 +107,8 @@ where
         };
         if upgrades && let Some(tunnel) = tunnel {
             log.switched();
-            if write_switch(&wire, &response).await.is_ok()
+            let switching = tokio::time::timeout(limits.body_idle, write_switch(&wire, &response));
+            if matches!(switching.await, Ok(Ok(())))
                 && let Ok(wire) = Rc::try_unwrap(wire)
             {
                 let Wire { io, input, .. } = wire.into_inner();
@@ -115,8 +116,13 @@ where
             }
             return;
         }
-        let close =
-            close || !keeps_alive || drain.is_draining() || !wire.borrow_mut().skip_content();
+        // Whoever still sends the content up must not have it taken away.
+        let uploads = Rc::strong_count(&wire) > 1 && !wire.borrow().is_content_over();
+        let close = close
+            || !keeps_alive
+            || drain.is_draining()
+            || uploads
+            || !wire.borrow_mut().skip_content();
         let wrote = write(&wire, response, &method, version, close, &limits).await;
         log.finish(wire.borrow().received, &wrote);
         if wrote.result.is_err() {
@@ -136,6 +142,8 @@ struct Wire<IO> {
     continue_due: &'static [u8],
     received: u64,
     clock: Deadline,
+    /// What was written may wait in a TLS buffer.
+    unflushed: bool,
 }
 
 enum Remaining {
@@ -154,6 +162,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             continue_due: b"",
             received: 0,
             clock: Deadline::default(),
+            unflushed: false,
         }
     }
 
@@ -172,6 +181,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
             Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
         }
+    }
+
+    fn is_content_over(&self) -> bool {
+        matches!(self.content, Remaining::Nothing)
     }
 
     /// Throws away content that is at hand already; whether none is left to come.
@@ -460,7 +473,7 @@ async fn write<IO: AsyncRead + AsyncWrite + Unpin>(
                 return Poll::Ready(None);
             }
             // Nothing more at hand: what there is must not wait for it (event streams).
-            if out.is_empty() {
+            if out.is_empty() && !wire.unflushed {
                 wire.clock.clear();
                 return Poll::Pending;
             }
@@ -556,11 +569,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         loop {
             let more: &[u8] = data.as_deref().map_or(&[], |data| data.as_ref());
             if out.is_empty() && more.is_empty() {
-                self.clock.clear();
                 return match Pin::new(&mut self.io).poll_flush(cx) {
-                    Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(())) => {
+                        self.unflushed = false;
+                        self.clock.clear();
+                        Poll::Ready(Ok(()))
+                    }
                     Poll::Ready(Err(_)) => Poll::Ready(Err(body::Error::ClientGone)),
-                    Poll::Pending => Poll::Pending,
+                    Poll::Pending => {
+                        self.clock.start(limits.body_idle);
+                        ready!(self.clock.poll(cx));
+                        Poll::Ready(Err(body::Error::ClientTimeout))
+                    }
                 };
             }
             let io = Pin::new(&mut self.io);
@@ -573,6 +593,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             };
             match wrote {
                 Poll::Ready(Ok(written)) if written > 0 => {
+                    self.unflushed = true;
                     self.clock.clear();
                     let of_out = written.min(out.len());
                     out.advance(of_out);

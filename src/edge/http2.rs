@@ -70,14 +70,14 @@ where
         .auto_date_header(true);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut watch = drain.watch();
-    let mut told = false;
+    let mut told: Option<Instant> = None;
     let mut tick = Deadline::default();
     std::future::poll_fn(|cx| {
         if serving.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        if !told && watch.poll(cx).is_ready() {
-            told = true;
+        if told.is_none() && watch.poll(cx).is_ready() {
+            told = Some(Instant::now());
             serving.as_mut().graceful_shutdown();
             cx.waker().wake_by_ref();
         }
@@ -87,8 +87,14 @@ where
             if state.resets.get() > limits.http2_resets || state.is_stalled(&limits) {
                 return Poll::Ready(());
             }
-            if !told && state.is_idle(&limits) {
-                told = true;
+            // A client may ignore GOAWAY, or never have sent its preface, which is waited for first.
+            if told.is_some_and(|at| at.elapsed() > limits.header)
+                && state.is_quiet_for(limits.header)
+            {
+                return Poll::Ready(());
+            }
+            if told.is_none() && state.is_quiet_for(limits.keep_alive) {
+                told = Some(Instant::now());
                 serving.as_mut().graceful_shutdown();
                 cx.waker().wake_by_ref();
             }
@@ -127,8 +133,8 @@ impl State {
         self.waiting.get() > 0 && self.waiting_since.get().elapsed() > limits.body_idle
     }
 
-    fn is_idle(&self, limits: &Limits) -> bool {
-        self.open.get() == 0 && self.quiet_since.get().elapsed() > limits.keep_alive
+    fn is_quiet_for(&self, time: Duration) -> bool {
+        self.open.get() == 0 && self.quiet_since.get().elapsed() > time
     }
 }
 

@@ -10,6 +10,8 @@ use crate::backend::pool::Conn;
 use crate::session::Live;
 
 const COPY_BYTES: usize = 16 * 1024;
+/// For the end of a stream to be written.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// A backend that switched protocols, and the session it did so for.
 pub struct Tunnel {
@@ -38,25 +40,26 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let Tunnel {
-        backend:
-            Conn {
-                io: mut backend,
-                input: behind,
-                ..
-            },
+        backend: Conn {
+            io: backend,
+            input: behind,
+            ..
+        },
         session,
         idle,
     } = tunnel;
-    let mut client = client;
-    if backend.write_all(&ahead).await.is_err() || client.write_all(&behind).await.is_err() {
-        return Ended::default();
-    }
     let (mut client_reads, mut client_writes) = tokio::io::split(client);
     let (mut backend_reads, mut backend_writes) = tokio::io::split(backend);
     let moved = std::cell::Cell::new(0_u64);
     let (up, down) = (std::cell::Cell::new(0_u64), std::cell::Cell::new(0_u64));
-    let upward = copy(&mut client_reads, &mut backend_writes, &moved, &up);
-    let downward = copy(&mut backend_reads, &mut client_writes, &moved, &down);
+    let upward = copy(ahead, &mut client_reads, &mut backend_writes, &moved, &up);
+    let downward = copy(
+        behind.freeze(),
+        &mut backend_reads,
+        &mut client_writes,
+        &moved,
+        &down,
+    );
     let quiet = async {
         let mut before = u64::MAX;
         while before != moved.get() {
@@ -76,8 +79,9 @@ where
         () = quiet => Some("wire.tunnel_idle"),
         () = over => Some("sign_in.session_over"),
     };
-    let _ = client_writes.shutdown().await;
-    let _ = backend_writes.shutdown().await;
+    // Who takes nothing can't be told goodbye, and must not hold the connection for it.
+    let _ = tokio::time::timeout(GOODBYE, client_writes.shutdown()).await;
+    let _ = tokio::time::timeout(GOODBYE, backend_writes.shutdown()).await;
     Ended {
         received: up.get(),
         sent: down.get(),
@@ -86,11 +90,16 @@ where
 }
 
 async fn copy(
+    first: Bytes,
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     moved: &std::cell::Cell<u64>,
     count: &std::cell::Cell<u64>,
 ) {
+    count.set(first.len() as u64);
+    if to.write_all(&first).await.is_err() || to.flush().await.is_err() {
+        return;
+    }
     let mut buffer = bytes::BytesMut::new();
     loop {
         buffer.clear();

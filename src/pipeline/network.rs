@@ -16,9 +16,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
-use ipnetwork::IpNetwork;
 
-use crate::pure::cidr::{self, parse_network};
+use crate::pure::cidr::{self, IpNetwork, parse_network};
 use crate::pure::connection::Connection;
 use crate::pure::forwarded::{self, BadHop, Header};
 use crate::pure::table::{Key, Problem, Table};

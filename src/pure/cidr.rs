@@ -12,7 +12,8 @@ use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::net::{IpAddr, Ipv6Addr};
 
-use ipnetwork::{IpNetwork, Ipv4Network};
+pub use ipnetwork::IpNetwork;
+use ipnetwork::Ipv4Network;
 
 /// The bits before an IPv4 address in its mapped form (RFC 4291 §2.5.5.2).
 const MAPPED_BITS: u8 = 96;

@@ -90,6 +90,29 @@ impl fmt::Display for Problem {
     }
 }
 
+impl Problem {
+    /// With nothing shown of the line that may be a value: what follows the underlined key, and what
+    /// stands before it in the same braces.
+    fn without_value(mut self) -> Self {
+        let from = usize::try_from(self.column).unwrap_or(1).saturating_sub(1);
+        let to = from.saturating_add(self.width);
+        let brace = self.source_line.chars().position(|c| c == '{');
+        let rest: String = self.source_line.chars().skip(to).collect();
+        let hidden = |at: usize| at < from && brace.is_some_and(|brace| at > brace);
+        let shown = self.source_line.chars().take(to).enumerate();
+        let mut line: String = shown
+            .map(|(at, c)| if hidden(at) { ' ' } else { c })
+            .collect();
+        line.push_str(if rest.chars().all(|c| c == ']') {
+            &rest
+        } else {
+            " \u{2026}"
+        });
+        self.source_line = line;
+        self
+    }
+}
+
 /// Text that stays on its line and says to a terminal nothing but itself.
 struct Plain<'t>(&'t str);
 
@@ -332,23 +355,26 @@ impl Table {
             keys,
             problems,
         };
-        for Entry {
-            name, name_span, ..
-        } in &*table.entries
-        {
-            if !table.keys.iter().any(|known| known.name == name) {
-                let known = table.keys.iter().map(|key| key.name);
-                let hint = match nearest(name, known.clone()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
-                };
-                let message = format!("unknown key `{}`", printable(name));
-                table
-                    .problems
-                    .add(table.source.problem(name_span.clone(), message, Some(hint)));
-            }
+        for entry in &*table.entries {
+            table.report_unknown(entry);
         }
         table
+    }
+
+    fn report_unknown(&self, entry: &Entry) {
+        let known = self.keys.iter().map(|key| key.name);
+        if known.clone().any(|known| known == entry.name) {
+            return;
+        }
+        let hint = match nearest(&entry.name, known.clone()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
+        };
+        let message = format!("unknown key `{}`", printable(&entry.name));
+        let span = entry.name_span.clone();
+        let problem = self.source.problem(span, message, Some(hint));
+        // Where nobody asked for a value, it may be a secret.
+        self.problems.add(problem.without_value());
     }
 
     fn get(&self, key: &str) -> Option<&Node> {
@@ -587,6 +613,17 @@ impl Table {
             .add(self.source.problem(span, message.into(), hint));
     }
 
+    /// A problem with a key whose value must not be shown: the line ends before it.
+    pub fn problem_unshown(
+        &self,
+        key: &'static str,
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) {
+        let problem = self.source.problem(self.head(key), message.into(), hint);
+        self.problems.add(problem.without_value());
+    }
+
     /// The problem that a key is not written.
     pub fn missing(&self, key: &'static str, expected: &str) {
         self.problem(
@@ -799,7 +836,7 @@ mod tests {
                     .as_str(),
                 |_| {}
             ),
-            "p.toml:2:2: unknown key `\u{e9}`\n 2 |  \"\u{e9}\" = 1\n   |  ^^^\n   = known here: network, burst, path\n"
+            "p.toml:2:2: unknown key `\u{e9}`\n 2 |  \"\u{e9}\" \u{2026}\n   |  ^^^\n   = known here: network, burst, path\n"
         );
     }
 
@@ -818,6 +855,21 @@ mod tests {
         let shown = shown("\"\\u001b[2J\\n\\u202e\" = 1 # \u{202e}\n", |_| {});
         assert!(shown.starts_with("p.toml:1:1: unknown key `\u{fffd}[2J\u{fffd}\u{fffd}`\n"));
         assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{shown}");
+    }
+
+    #[test]
+    fn what_an_unknown_key_is_set_to_is_not_shown() {
+        for text in [
+            "client_secret = \"hunter2\"\n",
+            "client_secret = [\"hunter2\"]\n",
+            "client_secret.file = \"hunter2\"\n",
+            "network = { client_secret = \"hunter2\" }\n",
+            "network = { client_secret = \"hunter2\", other = 1 }\n",
+        ] {
+            let shown = shown(text, |table| drop(table.table("network", INNER)));
+            assert!(shown.contains("unknown key `client_secret`"), "{shown}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the targets of `fuzz/` call. Each body stands beside the code that it holds to a property.
 
+pub use crate::config::fuzzing::{gateway_config, policy};
 pub use crate::identity::accounts::fuzzing::accounts;
 pub use crate::identity::htpasswd::fuzzing::htpasswd;
 pub use crate::pipeline::request_headers::fuzzing::request_headers;

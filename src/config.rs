@@ -1,20 +1,27 @@
 //! Text to rules, or every problem at once. It reads no file itself: [`Files`] has their texts.
 
+pub mod secret;
 pub mod gateway;
 pub mod policy;
 pub mod expectation;
 pub mod reference;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::identity::provider::{self, Provider};
+use rustls::ClientConfig;
+
+use crate::backend::tls;
+use crate::identity::provider::{self, Kind, Provider};
 use crate::pipeline::network::{self, Trust};
 use crate::pipeline::request_headers::{self, ReservedNames};
 use crate::pipeline::{Rules, response_headers, route};
+use crate::pure::banner::Lists;
 use crate::pure::internal_url::Internal;
 use crate::pure::table::{Problems, Table};
+use crate::pure::target::Host;
 
 use expectation::Expectation;
 use gateway::Gateway;
@@ -47,7 +54,33 @@ pub struct Config {
 
 /// Reads a configuration; `None` after adding what can't be used.
 pub fn read(files: &Files<'_>, problems: &Problems) -> Option<Config> {
-    let root = Table::parse(gateway::FILE, &files.gateway, gateway::KEYS, problems)?;
+    read_with(files, problems, OnceCell::new())
+}
+
+fn read_with(
+    files: &Files<'_>,
+    problems: &Problems,
+    system_tls: OnceCell<Result<Arc<ClientConfig>, tls::Error>>,
+) -> Option<Config> {
+    let root = Table::parse(gateway::FILE, &files.gateway, gateway::KEYS, problems);
+    let policies: Vec<(&str, Table)> = files
+        .policies
+        .iter()
+        .filter_map(|(name, text)| {
+            let file = format!("policies/{name}.toml");
+            Some((&**name, Table::parse(&file, text, policy::KEYS, problems)?))
+        })
+        .collect();
+    let tests: Vec<Table> = files
+        .tests
+        .iter()
+        .filter_map(|(name, text)| {
+            let file = format!("policies/tests/{name}.toml");
+            Table::parse(&file, text, expectation::KEYS, problems)
+        })
+        .collect();
+    // Only now, so that what is no TOML is shown of every file.
+    let root = root?;
     let gateway = Gateway::read(&root);
     let trust = Arc::new(Trust::read(
         root.table("trusted_proxies", network::TRUST_KEYS).as_ref(),
@@ -57,30 +90,24 @@ pub fn read(files: &Files<'_>, problems: &Problems) -> Option<Config> {
         .iter()
         .filter_map(|(name, table)| Provider::read(name, table))
         .collect();
+    let mut methods = provider::kinds(&providers);
+    for (name, _) in &tables {
+        // One that can't be used has its own problem; that policies name it is none.
+        methods.entry(Arc::from(&**name)).or_insert(Kind::Bearer);
+    }
     let headers = root.table("headers", request_headers::GATEWAY_KEYS);
     let names = request_headers::read_names(headers.as_ref());
     let lists = lists(headers.as_ref(), files.load, problems)?;
-    let parsed: Vec<(String, Table)> = files
-        .policies
-        .iter()
-        .filter_map(|(name, text)| {
-            let file = format!("policies/{name}.toml");
-            Some((
-                name.clone(),
-                Table::parse(&file, text, policy::KEYS, problems)?,
-            ))
-        })
-        .collect();
-    let hosts: Vec<_> = parsed
+    let hosts: Vec<_> = policies
         .iter()
         .map(|(_, table)| policy::hosts(table))
         .collect();
-    report_twins(&parsed, &hosts);
+    report_twins(&policies, &hosts);
     let served: Vec<&str> = hosts.iter().flatten().map(|host| host.as_str()).collect();
     let internal = Internal::new([], served);
     let context = policy::Context {
         network: network::Rule::everybody(trust),
-        methods: provider::kinds(&providers),
+        methods,
         request_headers: request_headers::Rule::new(names.clone()),
         response_headers: &|backends| {
             let internal =
@@ -88,15 +115,15 @@ pub fn read(files: &Files<'_>, problems: &Problems) -> Option<Config> {
             response_headers::Rule::new(Arc::clone(&lists), None, internal)
         },
         load: files.load,
+        system_tls,
     };
     let mut apps = Vec::new();
     let mut all_names = vec![names];
-    for ((name, table), hosts) in parsed.iter().zip(&hosts) {
-        if let Some(app) = policy::read(name, table, &context) {
-            let rules = app.paths.iter().map(|(_, rules)| rules).chain([&app.rules]);
-            all_names.extend(rules.map(|rules| rules.request_headers.names.clone()));
-            apps.push((hosts.clone(), app));
-        }
+    for ((name, table), hosts) in policies.iter().zip(&hosts) {
+        let app = policy::read(name, table, &context);
+        let rules = app.paths.iter().map(|(_, rules)| rules).chain([&app.rules]);
+        all_names.extend(rules.map(|rules| rules.request_headers.names.clone()));
+        apps.push((hosts.clone(), app));
     }
     let reserved = match ReservedNames::new(&all_names) {
         Ok(reserved) => reserved,
@@ -109,10 +136,9 @@ pub fn read(files: &Files<'_>, problems: &Problems) -> Option<Config> {
             return None;
         }
     };
-    let expectations = files
-        .tests
+    let expectations = tests
         .iter()
-        .flat_map(|(name, text)| expectation::read(name, text, problems))
+        .flat_map(|table| expectation::read(table, &context.methods))
         .collect();
     problems.is_empty().then(|| Config {
         gateway,
@@ -127,7 +153,7 @@ fn lists(
     headers: Option<&Table>,
     load: &dyn Fn(&str) -> Result<String, String>,
     problems: &Problems,
-) -> Option<Arc<crate::pure::banner::Lists>> {
+) -> Option<Arc<Lists>> {
     let mut lists = match response_headers::shipped_lists() {
         Ok(lists) => lists,
         Err(bad) => {
@@ -159,16 +185,25 @@ fn lists(
 }
 
 /// A host belongs to one application: two would leave it to chance which rules hold.
-fn report_twins(parsed: &[(String, Table)], hosts: &[Vec<crate::pure::target::Host>]) {
-    let mut owners = BTreeMap::new();
-    for ((name, table), hosts) in parsed.iter().zip(hosts) {
+fn report_twins(policies: &[(&str, Table)], hosts: &[Vec<Host>]) {
+    let mut owners: BTreeMap<&Host, &Table> = BTreeMap::new();
+    for ((_, table), hosts) in policies.iter().zip(hosts) {
         for host in hosts {
-            if let Some(owner) = owners.insert(host.clone(), name) {
-                let message = format!("`{host}` belongs to `policies/{owner}.toml` already");
-                let hint = "an application has a host of its own; use `[[path]]` for parts of it"
-                    .to_owned();
-                table.problem("host", message, Some(hint));
-            }
+            let Some(owner) = owners.insert(host, table) else {
+                continue;
+            };
+            let (file, line) = (owner.file(), owner.line_of("host"));
+            let (message, hint) = if file == table.file() {
+                (format!("`{host}` is in this list twice"), None)
+            } else {
+                let hint =
+                    "give each application a host of its own, or write `[[path]]` for parts of one";
+                (
+                    format!("`{host}` belongs to `{file}`, line {line}, already"),
+                    Some(hint.to_owned()),
+                )
+            };
+            table.problem("host", message, hint);
         }
     }
 }
@@ -182,65 +217,79 @@ pub fn policy_name(path: &Path) -> Option<String> {
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing {
-    //! Properties of the whole configuration's reader, for fuzz targets and tests.
+    //! Properties of the readers, for fuzz targets and tests.
+
+    use std::time::{Instant, SystemTime};
 
     use super::*;
+    use crate::explain::{Outcome, Question, explain, url};
 
-    const GATEWAY: &str = "[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n";
-    const POLICY: &str = "host = \"app.test\"\nbackends = [\"whoami\"]\naccess = \"public\"\n";
+    const POLICY: &str = "host = \"a.test\"\nbackends = [\"whoami\"]\naccess = \"signed-in\"\n";
+    const GATEWAY: &str = "[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n\
+        [provider.ci]\nkind = \"jwt\"\nissuer = \"https://i.test\"\naudience = [\"a\"]\njwks_file = \"jwks\"\n";
 
-    /// Any text of a policy is rules, or problems each with a place in it.
-    pub fn policy(data: &[u8]) {
-        if let Ok(text) = std::str::from_utf8(data) {
-            reads(GATEWAY, text, &format!("policies/{NAME}.toml"), text);
-        }
-    }
-
-    /// Any text of `portcullis.toml` is a configuration, or problems each with a place in it.
+    /// Any text as `portcullis.toml` is a configuration, or has problems that can be shown.
     pub fn gateway_config(data: &[u8]) {
         if let Ok(text) = std::str::from_utf8(data) {
-            reads(text, POLICY, gateway::FILE, text);
+            read_or_problems(text, POLICY, text);
         }
     }
 
-    const NAME: &str = "app";
+    /// Any text as a policy is one, or has problems that can be shown; and nobody passes without
+    /// signing in where it does not say `public`.
+    pub fn policy(data: &[u8]) {
+        let Ok(text) = std::str::from_utf8(data) else {
+            return;
+        };
+        let Some(config) = read_or_problems(GATEWAY, text, text) else {
+            return;
+        };
+        let app = config.routes.apps().first().expect("one policy");
+        let said = text.contains("public") || text.contains('\\');
+        let needs = |rules: &Rules| rules.access.needs_sign_in() && !rules.sign_in.anonymous;
+        let all = || app.paths.iter().map(|(_, rules)| rules).chain([&app.rules]);
+        assert!(said || all().all(|rules| needs(rules)), "{text}");
+        for path in ["/", "/x", "/admin/%2e%2e/x", "/a%2fb"] {
+            let (tls, authority, target) = url(&format!("https://a.test{path}")).expect("a URL");
+            let question = Question {
+                tls,
+                authority,
+                target,
+                method: http::Method::GET,
+                from: [127, 0, 0, 1].into(),
+                user: None,
+            };
+            let (_, outcome) = explain(
+                &config.routes,
+                &question,
+                Instant::now(),
+                SystemTime::UNIX_EPOCH,
+            );
+            assert!(said || outcome != Outcome::Allow, "{text}");
+        }
+    }
 
-    fn reads(gateway: &str, policy: &str, file: &str, text: &str) {
-        let problems = Problems::default();
+    fn read_or_problems(gateway: &str, policy: &str, fuzzed: &str) -> Option<Config> {
         let files = Files {
             gateway: gateway.to_owned(),
-            policies: vec![(NAME.to_owned(), policy.to_owned())],
+            policies: vec![("a".to_owned(), policy.to_owned())],
             tests: Vec::new(),
-            load: &|_| Ok("10.0.0.0/8\n".to_owned()),
+            load: &|_| Err("there is no such file".to_owned()),
         };
-        let config = read(&files, &problems);
+        let problems = Problems::default();
+        // The system's authorities are no part of what is tried.
+        let no_tls = OnceCell::from(Err(tls::Error::NoSystemAuthorities));
+        let config = read_with(&files, &problems, no_tls);
+        let problems = problems.into_sorted();
         assert_eq!(config.is_some(), problems.is_empty());
-        let lines = u32::try_from(text.matches('\n').count()).expect("few lines") + 1;
-        for problem in problems.into_sorted() {
-            assert!(!problem.message.is_empty());
-            assert!(
-                *problem.file != *file || (1..=lines).contains(&problem.line),
-                "{problem}"
-            );
+        let lines = u32::try_from(fuzzed.matches('\n').count()).expect("few lines") + 1;
+        for problem in problems {
+            assert!((1..=lines.max(9)).contains(&problem.line), "{problem}");
+            assert!(problem.to_string().lines().count() <= 4, "{problem}");
         }
-    }
-
-    #[cfg(test)]
-    mod tests {
-        /// Every prefix, down to the byte, of what is shipped.
-        #[test]
-        fn every_prefix_of_a_shipped_file_is_valid_or_has_problems_with_a_place() {
-            let shipped = |file: &str| {
-                let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-                std::fs::read(root.join(file)).expect("a shipped file")
-            };
-            let (gateway, whoami) = (shipped("portcullis.toml"), shipped("policies/whoami.toml"));
-            for end in 0..=gateway.len() {
-                super::gateway_config(&gateway[..end]);
-            }
-            for end in 0..=whoami.len() {
-                super::policy(&whoami[..end]);
-            }
-        }
+        config
     }
 }
+
+#[cfg(test)]
+mod tests;

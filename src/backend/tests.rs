@@ -56,7 +56,7 @@ fn sent(length: u64, content: &'static [u8]) -> (Option<Error>, bool) {
             Err(failure) => Some(failure.error),
             Ok(response) => response.body.collect(100).await.err().map(Error::Request),
         };
-        (error, endpoint.reuse(true).is_some())
+        (error, endpoint.reuse().is_some())
     })
 }
 

@@ -1,5 +1,6 @@
 //! `policies/tests/*.toml`: what the policies are expected to say, held to before every reload.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,10 +9,13 @@ use http::Method;
 
 use crate::explain::{self, Question};
 use crate::identity::accounts::LOCAL;
-use crate::pipeline::{Rules, route};
+use crate::identity::provider::Kind;
+use crate::pipeline::{Rules, access, network, route};
 use crate::pure::identity::User;
-use crate::pure::table::{Key, Problems, Table};
+use crate::pure::table::{Key, Table, nearest};
+use crate::pure::target::Oddities;
 use crate::pure::unit;
+use crate::refusal::Refusal;
 
 const fn key(
     name: &'static str,
@@ -81,22 +85,65 @@ pub struct Expectation {
     expect: String,
 }
 
-/// Reads a file of tests.
-pub fn read(name: &str, text: &str, problems: &Problems) -> Vec<Expectation> {
-    let file = format!("policies/tests/{name}.toml");
-    let Some(root) = Table::parse(&file, text, KEYS, problems) else {
-        return Vec::new();
-    };
-    root.tables("test", TEST).iter().filter_map(test).collect()
+/// Reads a file of tests; `methods` are the sign-in methods that there are.
+pub fn read(file: &Table, methods: &BTreeMap<Arc<str>, Kind>) -> Vec<Expectation> {
+    let tests = file.tables("test", TEST);
+    tests
+        .iter()
+        .filter_map(|table| test(table, methods))
+        .collect()
 }
 
-fn test(table: &Table) -> Option<Expectation> {
+/// What an expectation can be held to: the words, and the reasons that rules alone can give. What
+/// depends on a credential or on what came before, such as `rate.per_client`, is no reason of these.
+fn outcomes() -> Vec<&'static str> {
+    let refusals: [Refusal; 7] = [
+        route::Refused::UnknownHost.into(),
+        network::Refused::Denied.into(),
+        network::Refused::NotAllowed.into(),
+        access::Refused::Nobody { as_whom: None }.into(),
+        access::Refused::SignedOut.into(),
+        access::Refused::Denied { as_whom: None }.into(),
+        access::Refused::Method { as_whom: None }.into(),
+    ];
+    let odd = Oddities::keys()
+        .map(|(_, one)| one)
+        .chain([Oddities::HIDDEN_DOT_SEGMENT])
+        .filter_map(|one| one.refused_by(Oddities::NONE));
+    ["allow", "sign-in", "refuse"]
+        .into_iter()
+        .chain(refusals.map(|refusal| refusal.reason))
+        .chain(odd)
+        .collect()
+}
+
+fn outcome(text: &str) -> Result<String, String> {
+    let known = outcomes();
+    if known.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(match nearest(text, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("expected one of `{}`", known.join("`, `")),
+    })
+}
+
+fn test(table: &Table, methods: &BTreeMap<Arc<str>, Kind>) -> Option<Expectation> {
     for (key, expected) in [
         ("url", "what is asked for"),
         ("expect", "`allow`, `sign-in`, `refuse` or a reason"),
     ] {
         if !table.has(key) {
             table.missing(key, expected);
+        }
+    }
+    for key in ["provider", "groups", "email", "signed_in_ago"] {
+        if table.has(key) && !table.has("user") {
+            table.problem(
+                key,
+                format!("`{key}` is of a `user`, and there is none"),
+                None,
+            );
         }
     }
     let address = |text: &str| {
@@ -107,12 +154,20 @@ fn test(table: &Table) -> Option<Expectation> {
         Method::from_bytes(text.as_bytes()).map_err(|_| "expected a method".to_owned())
     };
     let text = |text: &str| Ok(Arc::<str>::from(text));
+    let provider = |text: &str| match methods.get_key_value(text) {
+        Some((name, _)) => Ok(Arc::clone(name)),
+        None => Err(match nearest(text, methods.keys().map(|name| &**name)) {
+            Some(near) => format!("no method has this name; did you mean `{near}`?"),
+            None => "no method has this name".to_owned(),
+        }),
+    };
+    let expect = table.value("expect", outcome);
     let (tls, authority, target) = table.value("url", explain::url)?;
     let user = table.value("user", text).map(|name| {
         Arc::new(User {
             name,
             provider: table
-                .value("provider", text)
+                .value("provider", provider)
                 .unwrap_or_else(|| LOCAL.into()),
             email: table.value("email", text),
             groups: table.list("groups", text).unwrap_or_default(),
@@ -137,7 +192,7 @@ fn test(table: &Table) -> Option<Expectation> {
         signed_in_ago: table
             .value("signed_in_ago", unit::duration)
             .unwrap_or_default(),
-        expect: table.string("expect")?,
+        expect: expect?,
     })
 }
 

@@ -9,6 +9,8 @@ use crate::pure::cidr::{self, IpNetwork};
 use crate::pure::table::{Key, Problems, Table};
 use crate::pure::unit;
 
+use super::secret;
+
 /// The file's name, below the configuration's directory.
 pub const FILE: &str = "portcullis.toml";
 
@@ -324,7 +326,7 @@ pub const SESSION: &[Key] = &[
         "idle",
         "duration",
         "1h",
-        "A session ends this long after its last request.",
+        "A session ends this long after its last request; never later than by `absolute`.",
     ),
 ];
 
@@ -437,15 +439,23 @@ pub const ADMIN: &[Key] = &[key(
     "address",
     "address or `unix:` path",
     "none: required",
-    "Where `/metrics`, `/healthz` and `/readyz` are served, without sign-in: a loopback address or a Unix socket.",
+    "Where `/metrics`, `/healthz` and `/readyz` are served: best a loopback address or a Unix socket, for there is no sign-in, and metrics name every application.",
 )];
 
 impl Gateway {
     /// Reads the file; `table` is its root.
     pub fn read(table: &Table) -> Self {
+        let admin = table.table("admin", ADMIN).and_then(|table| admin(&table));
+        let listeners = listeners(table, admin.as_ref());
+        let tls = tls(table.table("tls", TLS).as_ref());
+        if tls.certificates.is_empty() && !tls.development && listeners.iter().any(|one| one.tls) {
+            let hint = "add `certificates`, or `development = true` to try it out on localhost";
+            let message = "a `[[listen]]` speaks TLS, and there is no certificate";
+            table.problem("tls", message, Some(hint.to_owned()));
+        }
         Self {
-            listeners: listeners(table),
-            tls: tls(table.table("tls", TLS).as_ref()),
+            listeners,
+            tls,
             accounts: table
                 .table("accounts", ACCOUNTS)
                 .and_then(|table| table.value("file", path))
@@ -453,7 +463,7 @@ impl Gateway {
             session: session(table.table("session", SESSION).as_ref()),
             limits: limits(table.table("limits", LIMITS).as_ref()),
             log: log(table.table("log", LOG).as_ref()),
-            admin: table.table("admin", ADMIN).and_then(|table| admin(&table)),
+            admin,
             threads: table
                 .integer("threads", 1..=1024)
                 .and_then(|threads| usize::try_from(threads).ok())
@@ -480,7 +490,11 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "expected an address and port such as `0.0.0.0:443` or `[::]:443`".to_owned())
 }
 
-fn listeners(root: &Table) -> Vec<Listener> {
+fn listeners(root: &Table, admin: Option<&Admin>) -> Vec<Listener> {
+    let mut taken = Vec::new();
+    if let Some(Admin::Tcp(address)) = admin {
+        taken.push(*address);
+    }
     let tables = root.tables("listen", LISTEN);
     if tables.is_empty() && !root.has("listen") {
         root.missing("listen", "at least one `[[listen]]` with an `address`");
@@ -511,8 +525,20 @@ fn listeners(root: &Table) -> Vec<Listener> {
                     None,
                 );
             }
+            let before = table.problems().count();
+            let addresses = table.list("address", address).unwrap_or_default();
+            if table.has("address") && addresses.is_empty() && table.problems().count() == before {
+                table.problem("address", "there is nothing to listen on", None);
+            }
+            for address in &addresses {
+                if address.port() != 0 && taken.contains(address) {
+                    let message = format!("something else listens on `{address}` already");
+                    table.problem("address", message, None);
+                }
+                taken.push(*address);
+            }
             Listener {
-                addresses: table.list("address", address).unwrap_or_default(),
+                addresses,
                 tls,
                 redirect_to_https: redirect.and_then(|port| u16::try_from(port).ok()),
                 proxy_protocol_from: table
@@ -543,7 +569,8 @@ fn tls(table: Option<&Table>) -> Tls {
                 table.missing(key, "the path of a PEM file");
             }
         }
-        Some((table.value("chain", path)?, table.value("key", path)?))
+        let (chain, key) = (table.value("chain", path), secret::key_file(table, "key"));
+        Some((chain?, key?.into()))
     };
     let hsts = |text: &str| {
         if text == "off" {
@@ -564,16 +591,15 @@ fn tls(table: Option<&Table>) -> Tls {
 }
 
 fn session(table: Option<&Table>) -> Session {
-    let duration = |key, default| time(table, key, default);
-    let session = Session {
-        store: table
-            .and_then(|table| table.value("store", path))
-            .unwrap_or_else(|| "state/sessions.redb".into()),
-        absolute: duration("absolute", 12 * 60 * 60),
-        idle: duration("idle", 60 * 60),
+    const HOUR: u64 = 60 * 60;
+    let absolute = time(table, "absolute", 12 * HOUR);
+    let idle = if table.is_some_and(|table| table.has("idle")) {
+        time(table, "idle", HOUR)
+    } else {
+        absolute.min(Duration::from_secs(HOUR))
     };
     if let Some(table) = table
-        && session.idle > session.absolute
+        && idle > absolute
     {
         table.problem(
             "idle",
@@ -581,7 +607,13 @@ fn session(table: Option<&Table>) -> Session {
             None,
         );
     }
-    session
+    Session {
+        store: table
+            .and_then(|table| table.value("store", path))
+            .unwrap_or_else(|| "state/sessions.redb".into()),
+        absolute,
+        idle,
+    }
 }
 
 fn time(table: Option<&Table>, key: &'static str, default_seconds: u64) -> Duration {
@@ -666,4 +698,176 @@ fn admin(table: &Table) -> Option<Admin> {
         Some(socket) => path(socket).map(Admin::Unix),
         None => address(text).map(Admin::Tcp),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Gateway, Vec<String>) {
+        let problems = Problems::default();
+        let table = Table::parse(FILE, text, KEYS, &problems).unwrap();
+        let gateway = Gateway::read(&table);
+        let shown = problems.into_sorted();
+        let heads = shown.iter().map(|problem| {
+            let (line, message) = (problem.line, &problem.message);
+            format!("{line}: {message}")
+        });
+        (gateway, heads.collect())
+    }
+
+    const LISTENER: &str = "[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n";
+
+    #[test]
+    fn what_is_documented_as_default_is_the_default() {
+        let (defaults, problems) = read(LISTENER);
+        assert_eq!(problems, Vec::<String>::new());
+        let defaults = format!("{defaults:?}");
+        let mut tried = 0;
+        for (section, keys) in [
+            ("tls", TLS),
+            ("accounts", ACCOUNTS),
+            ("session", SESSION),
+            ("limits", LIMITS),
+            ("log", LOG),
+        ] {
+            for key in keys.iter().filter(|key| key.default != "none") {
+                let value = match key.kind {
+                    "number" | "true or false" => key.default.to_owned(),
+                    _ => format!("\"{}\"", key.default),
+                };
+                let text = format!("{LISTENER}[{section}]\n{} = {value}\n", key.name);
+                let (gateway, problems) = read(&text);
+                assert_eq!(problems, Vec::<String>::new(), "{text}");
+                assert_eq!(format!("{gateway:?}"), defaults, "{text}");
+                tried += 1;
+            }
+        }
+        assert!(tried >= 20, "{tried}");
+    }
+
+    #[test]
+    fn every_key_of_limits_sets_a_limit_of_its_own() {
+        let mut seen = vec![format!("{:?}", limits(None))];
+        for key in LIMITS {
+            let value = match key.kind {
+                "number" => "77",
+                "size" => "\"1234KiB\"",
+                _ => "\"77s\"",
+            };
+            let (gateway, _) = read(&format!("{LISTENER}[limits]\n{} = {value}\n", key.name));
+            let limits = format!("{:?}", gateway.limits);
+            assert!(!seen.contains(&limits), "{}", key.name);
+            seen.push(limits);
+        }
+    }
+
+    #[track_caller]
+    fn one_problem(text: &str, expected: &str) {
+        assert_eq!(read(text).1, [expected], "{text}");
+    }
+
+    #[test]
+    fn limits_that_would_switch_the_gate_off_are_refused() {
+        for (line, expected) in [
+            (
+                "header = \"0s\"",
+                "`0s` can't be used: expected more than nothing",
+            ),
+            (
+                "header_bytes = \"10\"",
+                "`10` can't be used: expected at least 1024 bytes",
+            ),
+            (
+                "connections = 0",
+                "`connections` is a number, expected a whole number from 1 to 100000000",
+            ),
+        ] {
+            one_problem(
+                &format!("{LISTENER}[limits]\n{line}\n"),
+                &format!("5: {expected}"),
+            );
+        }
+    }
+
+    #[test]
+    fn a_listener_that_can_not_serve_is_refused() {
+        one_problem(
+            "",
+            "1: `listen` is missing: expected at least one `[[listen]]` with an `address`",
+        );
+        one_problem(
+            "[[listen]]\naddress = \"127.0.0.1:0\"\n",
+            "1: a `[[listen]]` speaks TLS, and there is no certificate",
+        );
+        one_problem(
+            "[[listen]]\naddress = []\ntls = false\n",
+            "2: there is nothing to listen on",
+        );
+        one_problem(
+            "[[listen]]\naddress = \"localhost:80\"\ntls = false\n",
+            "2: `localhost:80` can't be used: expected an address and port such as `0.0.0.0:443` or `[::]:443`",
+        );
+        one_problem(
+            "[tls]\ndevelopment = true\n[[listen]]\naddress = \"127.0.0.1:0\"\nredirect_to_https = 443\n",
+            "5: a TLS listener has nothing to redirect",
+        );
+        one_problem(
+            "[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\nclient_certificates = { ca = \"a\" }\n",
+            "4: client certificates need `tls = true`",
+        );
+    }
+
+    #[test]
+    fn an_address_is_listened_on_once() {
+        one_problem(
+            "[[listen]]\naddress = [\"127.0.0.1:80\", \"[::1]:80\"]\ntls = false\n\
+             [[listen]]\naddress = \"[::1]:80\"\ntls = false\n",
+            "5: something else listens on `[::1]:80` already",
+        );
+        one_problem(
+            "[[listen]]\naddress = \"127.0.0.1:80\"\ntls = false\n[admin]\naddress = \"127.0.0.1:80\"\n",
+            "2: something else listens on `127.0.0.1:80` already",
+        );
+        let (_, problems) = read(&format!("{LISTENER}{LISTENER}"));
+        assert_eq!(problems, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_session_is_never_idle_longer_than_it_lasts() {
+        let (gateway, problems) = read(&format!("{LISTENER}[session]\nabsolute = \"30m\"\n"));
+        assert_eq!(
+            (gateway.session.idle, problems.len()),
+            (gateway.session.absolute, 0)
+        );
+        one_problem(
+            &format!("{LISTENER}[session]\nabsolute = \"30m\"\nidle = \"31m\"\n"),
+            "6: longer than `absolute`, so it never ends a session",
+        );
+    }
+
+    #[test]
+    fn the_operators_listener_is_an_address_or_a_socket() {
+        for (text, admin) in [
+            (
+                "127.0.0.1:9080",
+                Some(Admin::Tcp(([127, 0, 0, 1], 9080).into())),
+            ),
+            ("unix:/run/a.sock", Some(Admin::Unix("/run/a.sock".into()))),
+            ("unix:", None),
+            ("9080", None),
+        ] {
+            let (gateway, problems) = read(&format!("{LISTENER}[admin]\naddress = \"{text}\"\n"));
+            assert_eq!(problems.is_empty(), admin.is_some(), "{text}");
+            assert_eq!(gateway.admin, admin);
+        }
+    }
+
+    #[test]
+    fn a_certificate_has_a_chain_and_a_key() {
+        one_problem(
+            "[[listen]]\naddress = \"127.0.0.1:0\"\n[tls]\ndevelopment = true\ncertificates = [{ chain = \"a\" }]\n",
+            "5: `key` is missing: expected the path of a PEM file",
+        );
+    }
 }

@@ -1,5 +1,6 @@
 //! `policies/NAME.toml`: one application, read top to bottom as its requests pass.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -18,6 +19,8 @@ use crate::pure::backend_url::BackendUrl;
 use crate::pure::table::{Key, Table};
 use crate::pure::target::{Host, Oddities, Target};
 use crate::pure::unit;
+
+use super::secret;
 
 const fn key(
     name: &'static str,
@@ -281,6 +284,9 @@ pub struct Context<'a> {
     pub response_headers: &'a dyn Fn(&[Origin]) -> response_headers::Rule,
     /// Reads a file that a policy names.
     pub load: &'a dyn Fn(&str) -> Result<String, String>,
+    /// TLS that trusts the system's authorities, made once for all policies: reading a hundred
+    /// authorities for each of a thousand files would take seconds.
+    pub system_tls: OnceCell<Result<Arc<rustls::ClientConfig>, tls::Error>>,
 }
 
 /// The hosts of a policy.
@@ -296,8 +302,9 @@ pub fn hosts(table: &Table) -> Vec<Host> {
             "expected a host without scheme, port or `*`, such as `wiki.example.com`".to_owned()
         })
     };
+    let before = table.problems().count();
     let hosts = table.list("host", host).unwrap_or_default();
-    if table.has("host") && hosts.is_empty() && table.problems().is_empty() {
+    if table.has("host") && hosts.is_empty() && table.problems().count() == before {
         table.problem(
             "host",
             "an application without a host can't be reached",
@@ -307,8 +314,9 @@ pub fn hosts(table: &Table) -> Vec<Host> {
     hosts
 }
 
-/// Reads a policy; `None` after adding what can't be used.
-pub fn read(name: &str, table: &Table, context: &Context<'_>) -> Option<App<Rules>> {
+/// Reads a policy; what can't be used is among the table's problems, and what stands in its place
+/// is never served.
+pub fn read(name: &str, table: &Table, context: &Context<'_>) -> App<Rules> {
     let urls = backends(table);
     let internal: Vec<Origin> = urls
         .iter()
@@ -346,7 +354,7 @@ pub fn read(name: &str, table: &Table, context: &Context<'_>) -> Option<App<Rule
             &(context.response_headers)(&internal),
         )),
         backends: Arc::new(forward::Rule {
-            backends: connections(table, &urls, context)?,
+            backends: connections(table, &urls, context),
             most_content_bytes: 1 << 30,
             turn: Arc::new(AtomicUsize::new(0)),
         }),
@@ -355,17 +363,6 @@ pub fn read(name: &str, table: &Table, context: &Context<'_>) -> Option<App<Rule
         backends: limited(table, &rules.backends),
         ..rules
     };
-    let mut paths: Vec<(Pattern, Arc<Rules>)> = Vec::new();
-    for path in table.tables("path", PATH) {
-        let Some(pattern) = pattern(&path) else {
-            continue;
-        };
-        if paths.iter().any(|(known, _)| *known == pattern) {
-            path.problem("prefix", "another `[[path]]` has this path already", None);
-        }
-        let rules = path_rules(name, &path, &pattern, &rules, context);
-        paths.push((pattern, Arc::new(rules)));
-    }
     let target = table.table("target", TARGET);
     let lifted = |key| {
         target
@@ -376,14 +373,46 @@ pub fn read(name: &str, table: &Table, context: &Context<'_>) -> Option<App<Rule
     let lifts = Oddities::keys()
         .filter(|(key, _)| lifted(key))
         .fold(Oddities::NONE, |all, (_, one)| all.with(one));
-    Some(App {
+    let ignores_case = lifted("ignore_case");
+    let mut paths: Vec<(Pattern, Arc<Rules>)> = Vec::new();
+    let mut lines = BTreeMap::new();
+    for path in table.tables("path", PATH) {
+        let Some(pattern) = pattern(&path, lifts) else {
+            continue;
+        };
+        if let Some(line) = lines.insert(one_case(&pattern, ignores_case), path.line()) {
+            let key = match pattern {
+                Pattern::Prefix(_) => "prefix",
+                Pattern::Exact(_) => "exact",
+            };
+            let message = format!("the `[[path]]` in line {line} has this path already");
+            path.problem(key, message, None);
+        }
+        let rules = path_rules(name, &path, &pattern, &rules, context);
+        paths.push((pattern, Arc::new(rules)));
+    }
+    App {
         name: name.into(),
         lifted: lifts,
-        ignores_case: lifted("ignore_case"),
+        ignores_case,
         contact: table.string("contact").map(Arc::from),
         rules: Arc::new(rules),
         paths,
-    })
+    }
+}
+
+/// What two patterns that match the same paths have in common.
+fn one_case(pattern: &Pattern, ignores_case: bool) -> (bool, String) {
+    let (exact, path) = match pattern {
+        Pattern::Exact(path) => (true, path),
+        Pattern::Prefix(path) => (false, path),
+    };
+    let path = if ignores_case {
+        path.to_ascii_lowercase()
+    } else {
+        path.clone()
+    };
+    (exact, path)
 }
 
 fn path_rules(
@@ -440,15 +469,16 @@ fn limited(table: &Table, outer: &Arc<forward::Rule>) -> Arc<forward::Rule> {
     }
 }
 
-/// The path of a `[[path]]`, in the one spelling that requests have, so that it can match.
-fn pattern(table: &Table) -> Option<Pattern> {
+/// The path of a `[[path]]`, in the one spelling that requests have, so that it can match; what
+/// `[target]` lets through can be named.
+fn pattern(table: &Table, lifted: Oddities) -> Option<Pattern> {
     let canonical = |text: &str| {
         let target = Target::parse(text.as_bytes())
             .map_err(|_| "expected a path that begins with `/`, of visible ASCII".to_owned())?;
         if target.query.is_some() {
             return Err("expected a path without `?`: rules see no query".to_owned());
         }
-        match target.oddities.refused_by(Oddities::NONE) {
+        match target.oddities.refused_by(lifted) {
             None => Ok(target.path),
             Some(reason) => Err(format!("no request has such a path (`{reason}`)")),
         }
@@ -494,7 +524,7 @@ fn backends(table: &Table) -> Vec<BackendUrl> {
     urls
 }
 
-fn connections(table: &Table, urls: &[BackendUrl], context: &Context<'_>) -> Option<Vec<Backend>> {
+fn connections(table: &Table, urls: &[BackendUrl], context: &Context<'_>) -> Vec<Backend> {
     let backend = table.table("backend", BACKEND);
     let time = |key, default: u64| {
         let positive = |text: &str| match unit::duration(text) {
@@ -517,9 +547,16 @@ fn connections(table: &Table, urls: &[BackendUrl], context: &Context<'_>) -> Opt
     let named = backend
         .as_ref()
         .and_then(|table| table.value("server_name", server_name));
-    let config = if urls.iter().any(|url| matches!(url, BackendUrl::Https(..))) {
-        Some(client_config(table, backend.as_ref(), context)?)
+    let secure = urls.iter().any(|url| matches!(url, BackendUrl::Https(..)));
+    let config = if secure {
+        client_config(table, backend.as_ref(), context)
     } else {
+        for key in ["ca", "server_name", "certificate", "key"] {
+            if let Some(backend) = backend.as_ref().filter(|backend| backend.has(key)) {
+                let message = format!("`{key}` is for `https://` backends, and there is none");
+                backend.problem(key, message, None);
+            }
+        }
         None
     };
     let connection = |url: &BackendUrl| {
@@ -537,9 +574,16 @@ fn connections(table: &Table, urls: &[BackendUrl], context: &Context<'_>) -> Opt
             ))),
             BackendUrl::Https(host, port) => {
                 let own = ServerName::try_from(bare(host)).ok();
+                let Some(server_name) = named.clone().or(own) else {
+                    let hint = "say in `[backend]` which `server_name` its certificate has";
+                    let message = format!("no certificate can be for `{host}`");
+                    table.problem("backends", message, Some(hint.to_owned()));
+                    return None;
+                };
                 let tls = Tls {
+                    // Without it there is a problem already, and nothing of this is served.
                     config: Arc::clone(config.as_ref()?),
-                    server_name: named.clone().or(own)?,
+                    server_name,
                 };
                 Backend::Http(Arc::new(Spec::new(
                     Address::Tcp(bare(host), *port),
@@ -549,7 +593,7 @@ fn connections(table: &Table, urls: &[BackendUrl], context: &Context<'_>) -> Opt
             }
         })
     };
-    Some(urls.iter().filter_map(connection).collect())
+    urls.iter().filter_map(connection).collect()
 }
 
 /// A host as resolvers know it: IPv6 without brackets.
@@ -564,7 +608,7 @@ fn client_config(
 ) -> Option<Arc<rustls::ClientConfig>> {
     let load = |key: &'static str| {
         let backend = backend?;
-        let file = backend.string(key)?;
+        let file = secret::key_file(backend, key)?;
         match (context.load)(&file) {
             Ok(text) => Some(text),
             Err(error) => {
@@ -592,7 +636,13 @@ fn client_config(
             return None;
         }
     };
-    match tls::client_config(ca.as_ref().map(String::as_bytes), pair) {
+    let made = if ca.is_none() && pair.is_none() {
+        let system = || tls::client_config(None, None);
+        context.system_tls.get_or_init(system).clone()
+    } else {
+        tls::client_config(ca.as_ref().map(String::as_bytes), pair)
+    };
+    match made {
         Ok(config) => Some(config),
         Err(error) => {
             backend.unwrap_or(table).problem(

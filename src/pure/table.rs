@@ -5,7 +5,7 @@
 //! list, so that neither can drift.
 
 use std::cell::RefCell;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -48,12 +48,18 @@ pub struct Problem {
 /// Columns of a source line that are shown.
 const SHOWN: usize = 96;
 
+/// Errors of TOML's grammar that are shown of one file: one slip can make an error of each line.
+const MOST_ERRORS: usize = 20;
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "{}:{}:{}: {}",
-            self.file, self.line, self.column, self.message
+            Plain(&self.file),
+            self.line,
+            self.column,
+            Plain(&self.message)
         )?;
         if !self.source_line.is_empty() {
             let before = usize::try_from(self.column).unwrap_or(1).saturating_sub(1);
@@ -64,7 +70,7 @@ impl fmt::Display for Problem {
                 .chars()
                 .skip(skipped)
                 .take(SHOWN)
-                .map(|c| if c.is_control() { ' ' } else { c })
+                .map(plain)
                 .collect();
             let number = self.line.to_string();
             let room = SHOWN.saturating_sub(before.saturating_sub(skipped)).max(1);
@@ -78,9 +84,52 @@ impl fmt::Display for Problem {
             )?;
         }
         if let Some(hint) = &self.hint {
-            writeln!(f, "   = {hint}")?;
+            writeln!(f, "   = {}", Plain(hint))?;
         }
         Ok(())
+    }
+}
+
+impl Problem {
+    /// With nothing shown of the line that may be a value: what follows the underlined key, and what
+    /// stands before it in the same braces.
+    fn without_value(mut self) -> Self {
+        let from = usize::try_from(self.column).unwrap_or(1).saturating_sub(1);
+        let to = from.saturating_add(self.width);
+        let brace = self.source_line.chars().position(|c| c == '{');
+        let rest: String = self.source_line.chars().skip(to).collect();
+        let hidden = |at: usize| at < from && brace.is_some_and(|brace| at > brace);
+        let shown = self.source_line.chars().take(to).enumerate();
+        let mut line: String = shown
+            .map(|(at, c)| if hidden(at) { ' ' } else { c })
+            .collect();
+        line.push_str(if rest.chars().all(|c| c == ']') {
+            &rest
+        } else {
+            " \u{2026}"
+        });
+        self.source_line = line;
+        self
+    }
+}
+
+/// Text that stays on its line and says to a terminal nothing but itself.
+struct Plain<'t>(&'t str);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| f.write_char(plain(c)))
+    }
+}
+
+/// One column for each character, as the caret counts them; what turns the direction of text around
+/// would show another line than the program reads (CVE-2021-42574).
+fn plain(c: char) -> char {
+    match c {
+        '\t' => ' ',
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
     }
 }
 
@@ -280,20 +329,16 @@ impl Table {
             file: file.into(),
             text: text.into(),
         });
-        match DeTable::parse(text) {
-            Ok(table) => Some(Self::new(
-                source,
-                0..0,
-                entries(table.into_inner()),
-                keys,
-                problems.clone(),
-            )),
-            Err(error) => {
-                let message = error.message().replace('\n', ", ");
-                problems.add(source.problem(error.span().unwrap_or(0..0), message, None));
-                None
-            }
+        let (table, errors) = DeTable::parse_recoverable(text);
+        if errors.is_empty() {
+            let entries = entries(table.into_inner());
+            return Some(Self::new(source, 0..0, entries, keys, problems.clone()));
         }
+        for error in errors.iter().take(MOST_ERRORS) {
+            let message = error.message().replace('\n', ", ");
+            problems.add(source.problem(error.span().unwrap_or(0..0), message, None));
+        }
+        None
     }
 
     fn new(
@@ -310,23 +355,26 @@ impl Table {
             keys,
             problems,
         };
-        for Entry {
-            name, name_span, ..
-        } in &*table.entries
-        {
-            if !table.keys.iter().any(|known| known.name == name) {
-                let known = table.keys.iter().map(|key| key.name);
-                let hint = match nearest(name, known.clone()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
-                };
-                let message = format!("unknown key `{}`", printable(name));
-                table
-                    .problems
-                    .add(table.source.problem(name_span.clone(), message, Some(hint)));
-            }
+        for entry in &*table.entries {
+            table.report_unknown(entry);
         }
         table
+    }
+
+    fn report_unknown(&self, entry: &Entry) {
+        let known = self.keys.iter().map(|key| key.name);
+        if known.clone().any(|known| known == entry.name) {
+            return;
+        }
+        let hint = match nearest(&entry.name, known.clone()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known here: {}", known.collect::<Vec<_>>().join(", ")),
+        };
+        let message = format!("unknown key `{}`", printable(&entry.name));
+        let span = entry.name_span.clone();
+        let problem = self.source.problem(span, message, Some(hint));
+        // Where nobody asked for a value, it may be a secret.
+        self.problems.add(problem.without_value());
     }
 
     fn get(&self, key: &str) -> Option<&Node> {
@@ -565,6 +613,17 @@ impl Table {
             .add(self.source.problem(span, message.into(), hint));
     }
 
+    /// A problem with a key whose value must not be shown: the line ends before it.
+    pub fn problem_unshown(
+        &self,
+        key: &'static str,
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) {
+        let problem = self.source.problem(self.head(key), message.into(), hint);
+        self.problems.add(problem.without_value());
+    }
+
     /// The problem that a key is not written.
     pub fn missing(&self, key: &'static str, expected: &str) {
         self.problem(
@@ -580,11 +639,9 @@ impl Table {
     }
 }
 
+/// As much of a word as a message has room for.
 fn printable(text: &str) -> String {
-    text.chars()
-        .take(80)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().take(80).map(plain).collect()
 }
 
 /// The candidate that `word` is most likely a misspelling of, if any is near.
@@ -756,6 +813,97 @@ mod tests {
     fn what_is_no_toml_has_a_place_too() {
         assert!(shown("burst = \n", |_| {}).starts_with("p.toml:1:9: "));
         assert!(shown("burst = 1\nburst = 2\n", |_| {}).starts_with("p.toml:2:1: duplicate key"));
+    }
+
+    #[test]
+    fn every_error_of_grammar_is_shown_at_once() {
+        let shown = shown("burst = \n[network]\nallow = [1\n\n[path\n", |_| {});
+        let heads: Vec<_> = shown
+            .lines()
+            .filter(|line| line.starts_with("p.toml"))
+            .map(|line| line.split(": ").next().unwrap())
+            .collect();
+        assert_eq!(heads.first(), Some(&"p.toml:1:9"), "{shown}");
+        assert!(heads.contains(&"p.toml:5:1") && heads.len() < 6, "{shown}");
+    }
+
+    #[test]
+    fn the_caret_stands_below_its_word_after_tabs_and_before_a_carriage_return() {
+        assert_eq!(
+            shown(
+                "burst = 1\r\n\t\u{e9} = 1\r\n"
+                    .replace('\u{e9}', "\"\u{e9}\"")
+                    .as_str(),
+                |_| {}
+            ),
+            "p.toml:2:2: unknown key `\u{e9}`\n 2 |  \"\u{e9}\" \u{2026}\n   |  ^^^\n   = known here: network, burst, path\n"
+        );
+    }
+
+    #[test]
+    fn a_long_line_is_cut_round_the_caret() {
+        let text = format!("burst = [{}x]\n", "1, ".repeat(5000));
+        let shown = shown(&text, |_| {});
+        let lines: Vec<_> = shown.lines().collect();
+        assert!(lines[0].starts_with("p.toml:1:15010: "), "{shown}");
+        assert!(lines.iter().all(|line| line.len() < 120), "{shown}");
+        assert_eq!(lines[1].find('x'), lines[2].find('^'), "{shown}");
+    }
+
+    #[test]
+    fn what_a_file_says_can_not_speak_to_the_terminal() {
+        let shown = shown("\"\\u001b[2J\\n\\u202e\" = 1 # \u{202e}\n", |_| {});
+        assert!(shown.starts_with("p.toml:1:1: unknown key `\u{fffd}[2J\u{fffd}\u{fffd}`\n"));
+        assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{shown}");
+    }
+
+    #[test]
+    fn what_an_unknown_key_is_set_to_is_not_shown() {
+        for text in [
+            "client_secret = \"hunter2\"\n",
+            "client_secret = [\"hunter2\"]\n",
+            "client_secret.file = \"hunter2\"\n",
+            "network = { client_secret = \"hunter2\" }\n",
+            "network = { client_secret = \"hunter2\", other = 1 }\n",
+        ] {
+            let shown = shown(text, |table| drop(table.table("network", INNER)));
+            assert!(shown.contains("unknown key `client_secret`"), "{shown}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_deep_file_is_refused_and_not_followed() {
+        let dots = "a.".repeat(79);
+        for text in [
+            "a = ".to_owned() + &"[".repeat(100_000),
+            "a.".repeat(100_000) + "a = 1",
+            format!("{dots}a = {{ ").repeat(8) + "a = 1" + &" }".repeat(8),
+        ] {
+            let problems = Problems::default();
+            drop(Table::parse("p.toml", &text, KEYS, &problems));
+            assert!(!problems.is_empty());
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_in_every_notation_of_toml() {
+        for (text, number) in [
+            ("1_000", Some(1000)),
+            ("+5", Some(5)),
+            ("0xff", Some(255)),
+            ("-0", None),
+            ("1001", None),
+            ("18446744073709551616", None),
+            ("1.0", None),
+            ("\"5\"", None),
+        ] {
+            let problems = Problems::default();
+            let text = format!("burst = {text}");
+            let table = Table::parse("p.toml", &text, KEYS, &problems).unwrap();
+            assert_eq!(table.integer("burst", 1..=1000), number, "{text}");
+            assert_eq!(problems.is_empty(), number.is_some(), "{text}");
+        }
     }
 
     #[test]

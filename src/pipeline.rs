@@ -71,14 +71,9 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Whom to ask for access to an application.
-    pub fn contact(&self, app: Option<&str>) -> Option<Arc<str>> {
-        let app = self
-            .routes
-            .apps()
-            .iter()
-            .find(|known| Some(&*known.name) == app)?;
-        app.contact.clone()
+    /// The application with a name.
+    pub fn app(&self, name: &str) -> Option<&Arc<route::App<Rules>>> {
+        self.routes.apps().iter().find(|app| *app.name == *name)
     }
 }
 
@@ -108,18 +103,17 @@ fn clock() -> Instant {
 pub async fn handle(
     gate: &Gate, pools: &Pools, conn: &Connection, asked: &Asked, head: Head, body: Body, now: Now, seen: &mut Record,
 ) -> Result<Passed, Refusal> {
-    let id       = Arc::clone(&seen.request_id);
     let at       = route::find(&gate.routes, conn, &head, seen)?;                                            seen.passed(ROUTE, clock());
     let rules    = at.rules();
     let client   = network::admit(&rules.network, conn, &head.headers, seen)?;                               seen.passed(NETWORK, clock());
     let permit   = rate::admit(&rules.rate, &gate.rates, client, now.uptime)?;                               seen.passed(RATE, clock());
     if let Some(page) = portal::page(&head) {
-        return portal::serve(page, rules.sign_in.has_page(), &gate.identity, permit, asked, head, body, now.wall, seen).await;
+        return portal::serve(page, rules.sign_in.has_page(), &gate.identity, permit, conn, asked, head, body, now.wall, seen).await;
     }
     let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await?;  seen.passed(SIGN_IN, clock());
     let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;                         seen.passed(USER_RATE, clock());
     let grant    = access::decide(&rules.access, &head, paced, now.wall, seen)?;                             seen.passed(ACCESS, clock());
     let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, conn, grant, head, body, seen)?;
     let inbound  = forward::send(&rules.backends, pools, outbound, seen).await?;                             seen.passed(FORWARD, clock());
-    Ok(response_headers::clean(&rules.response_headers, &gate.reserved, conn, asked, inbound, &id))
+    Ok(response_headers::clean(&rules.response_headers, &gate.reserved, conn, asked, inbound, seen))
 }

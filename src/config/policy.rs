@@ -561,7 +561,14 @@ fn connections(table: &Table, urls: &[BackendUrl], context: &Context<'_>) -> Vec
     };
     let connection = |url: &BackendUrl| {
         Some(match url {
-            BackendUrl::Whoami => Backend::Whoami,
+            BackendUrl::Whoami => Backend::Whoami(
+                context
+                    .request_headers
+                    .names
+                    .of_the_user()
+                    .cloned()
+                    .collect(),
+            ),
             BackendUrl::Unix(path) => Backend::Http(Arc::new(Spec::new(
                 Address::Unix(path.clone()),
                 None,

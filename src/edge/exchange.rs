@@ -14,8 +14,9 @@ use crate::backend::pool::Pools;
 use crate::body::Body;
 use crate::observe::access_log::Sink;
 use crate::observe::metrics::Metrics;
-use crate::pages;
-use crate::pipeline::{self, Gate, Now, Passed};
+use crate::pages::{self, Context};
+use crate::pipeline::route::App;
+use crate::pipeline::{self, Gate, Now, Passed, Rules};
 use crate::pure::connection::Connection;
 use crate::pure::head::{self, Head};
 use crate::pure::http1::Malformed;
@@ -152,7 +153,7 @@ impl Exchange {
         body: Body,
         mut record: Box<Record>,
     ) -> Reply {
-        let asked = pages::Asked::of(&head, conn);
+        let asked = pages::Asked::of(&head);
         let now = Now {
             wall: super::wall_clock(),
             uptime: self.0.begun.elapsed(),
@@ -178,8 +179,8 @@ impl Exchange {
                 self.reply(response, tunnel, false, record)
             }
             Err(refusal) => {
-                let contact = gate.contact(record.app.as_deref());
-                self.refused(&refusal, &asked, contact, record)
+                let app = record.app.as_deref().and_then(|name| gate.app(name));
+                self.refused(&refusal, &asked, app, record)
             }
         }
     }
@@ -241,13 +242,17 @@ impl Exchange {
         &self,
         refusal: &Refusal,
         asked: &pages::Asked,
-        contact: Option<Arc<str>>,
+        app: Option<&Arc<App<Rules>>>,
         mut record: Box<Record>,
     ) -> Reply {
         record.refused = Some(refusal.reason);
         self.0.metrics.refused(refusal.reason);
-        let response =
-            pages::refusal::respond(refusal, asked, &record.request_id, contact.as_deref());
+        let ctx = Context {
+            contact: app.and_then(|app| app.contact.as_deref()),
+            has_sign_in_page: app.is_some_and(|app| app.rules.sign_in.has_page()),
+            ..Context::new(asked, &record)
+        };
+        let response = pages::refusal::respond(refusal, &ctx);
         // What is ambiguous may have desynchronised the connection already.
         let close = matches!(
             refusal.answer,

@@ -1,284 +1,77 @@
-//! Refusal to response: the one place, exhaustively matched.
-
-use std::fmt::Write as _;
-use std::time::Duration;
+//! The one place where a refusal becomes a response.
+//!
+//! | when | then |
+//! |---|---|
+//! | 401, a person asked for a page, and there is a sign-in page | 303 to it, and from there back |
+//! | 401 else | every challenge; a program also learns where the sign-in page is |
+//! | 401 to something in a browser, and there is a sign-in page | no `Basic` among them: its dialog would cover the application |
+//! | 401, but there is nothing to sign in with | 403 |
+//! | 405 | `Allow` |
+//! | 429 | `Retry-After`, and the `RateLimit` fields |
+//! | a person asked | a page |
+//! | a program asked | `application/problem+json` |
+//! | the request could not be read | a page if the browser's cookies or address may be too long, else a problem |
+//!
+//! Says the status, a sentence, and the request's id. Never says the reason, which is for the log, nor
+//! anything of a backend.
 
 use bytes::Bytes;
-use http::header::{
-    ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
-};
-use http::{HeaderValue, Response, StatusCode};
-use serde_json::json;
+use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use super::Asked;
-use super::html::{self, Html, Page};
-use crate::pure::form;
-use crate::refusal::{Answer, Limited, Refusal};
+use crate::refusal::{Answer, Challenge, Limited, Refusal};
 
-/// The sign-in page.
-pub const SIGN_IN: &str = "/.portcullis/sign-in";
+use super::html::Html;
+use super::negotiate::Audience;
+use super::problem::{self, Problem};
+use super::{Context, SIGN_IN, SIGN_OUT};
 
-/// What an answer says: status, the problem's name, a title, and one sentence that says what to do.
-struct Words {
-    status: StatusCode,
-    name: &'static str,
-    title: &'static str,
-    say: &'static str,
-}
+/// The longest path that the sign-in page is asked to lead back to, before it is encoded.
+const MAX_TO: usize = 2048;
 
-fn words(answer: &Answer) -> Words {
-    let words = |status, name, title, say| Words {
-        status,
-        name,
-        title,
-        say,
-    };
-    match answer {
-        Answer::BadRequest => words(
-            StatusCode::BAD_REQUEST,
-            "bad-request",
-            "This request can't be read",
-            "Check the address, or go back and try again.",
-        ),
-        Answer::Challenge(_) => words(
-            StatusCode::UNAUTHORIZED,
-            "sign-in",
-            "Sign in to go on",
-            "This application needs to know who you are.",
-        ),
-        Answer::Forbidden { .. } => words(
-            StatusCode::FORBIDDEN,
-            "denied",
-            "You have no access",
-            "If you think you should, ask whoever looks after this application and quote the request below.",
-        ),
-        Answer::NotFound => words(
-            StatusCode::NOT_FOUND,
-            "not-found",
-            "There is nothing here",
-            "Check the address.",
-        ),
-        Answer::MethodNotAllowed => words(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method",
-            "This can't be done here",
-            "Go back and try another way.",
-        ),
-        Answer::RequestTimeout => words(
-            StatusCode::REQUEST_TIMEOUT,
-            "timeout",
-            "The request took too long",
-            "Check the connection, and try again.",
-        ),
-        Answer::ContentTooLarge => words(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too-large",
-            "This is too large",
-            "Send something smaller, or ask for a higher limit.",
-        ),
-        Answer::UriTooLong => words(
-            StatusCode::URI_TOO_LONG,
-            "uri-too-long",
-            "This address is too long",
-            "Shorten it, and try again.",
-        ),
-        Answer::ExpectationFailed => words(
-            StatusCode::EXPECTATION_FAILED,
-            "expectation",
-            "This can't be expected",
-            "Send the request without `Expect`.",
-        ),
-        Answer::Misdirected => words(
-            StatusCode::MISDIRECTED_REQUEST,
-            "unknown-host",
-            "No application has this name",
-            "Check the host name in the address.",
-        ),
-        Answer::TooManyRequests(_) => words(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too-many-requests",
-            "Too many requests",
-            "Wait a moment, and try again.",
-        ),
-        Answer::FieldsTooLarge => words(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "fields-too-large",
-            "The request's fields are too large",
-            "Clear the cookies of this site, and try again.",
-        ),
-        Answer::Internal => words(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "Something went wrong here",
-            "Try again; if it stays, quote the request below to whoever runs this site.",
-        ),
-        Answer::NotImplemented => words(
-            StatusCode::NOT_IMPLEMENTED,
-            "not-implemented",
-            "This method is not known",
-            "Use one that the application takes.",
-        ),
-        Answer::BadGateway => words(
-            StatusCode::BAD_GATEWAY,
-            "bad-gateway",
-            "The application can't be reached",
-            "Try again in a moment; if it stays, quote the request below to whoever looks after it.",
-        ),
-        Answer::Unavailable => words(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "unavailable",
-            "Not now",
-            "Try again in a moment.",
-        ),
-        Answer::GatewayTimeout => words(
-            StatusCode::GATEWAY_TIMEOUT,
-            "gateway-timeout",
-            "The application does not answer",
-            "Try again in a moment; if it stays, quote the request below to whoever looks after it.",
-        ),
-    }
-}
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
-/// The response to a refused request. The reason stays inside: only the log has it.
-pub fn respond(
-    refusal: &Refusal,
-    asked: &Asked,
-    request_id: &str,
-    contact: Option<&str>,
-) -> Response<Bytes> {
-    if let Answer::Challenge(challenge) = &refusal.answer
-        && challenge.sign_in_page
-        && asked.person
-        && asked.is_safe
-    {
-        return to_sign_in(asked, request_id);
-    }
-    let words = words(&refusal.answer);
-    let mut response = if asked.person {
-        page(&words, refusal, asked, request_id, contact)
-    } else {
-        problem(&words, refusal, asked, request_id)
-    };
-    let headers = response.headers_mut();
+/// The response to a request that is refused.
+pub fn respond(refusal: &Refusal, ctx: &Context<'_>) -> Response<Bytes> {
+    let said = Said::of(&refusal.answer, ctx);
     match &refusal.answer {
-        Answer::Challenge(challenge) => {
-            for challenge in &challenge.challenges {
-                if let Ok(value) = HeaderValue::from_str(challenge) {
-                    headers.append(WWW_AUTHENTICATE, value);
-                }
-            }
+        Answer::Challenge(challenge) => challenged(challenge, said, ctx),
+        Answer::TooManyRequests(limited) => {
+            let wait = super::seconds(limited.retry_after).max(1);
+            let mut response = said.respond(
+                ctx,
+                Extra {
+                    retry_after: Some(wait),
+                    ..Extra::default()
+                },
+            );
+            limit_fields(response.headers_mut(), limited, wait);
+            response
         }
-        Answer::TooManyRequests(limited) => limits(headers, limited),
-        Answer::Unavailable => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("5"))),
         Answer::MethodNotAllowed => {
-            drop(headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST")))
+            let mut response = said.respond(ctx, Extra::default());
+            // Only our own pages refuse a method this way, and they all take these (RFC 9110 §10.2.1).
+            let methods = HeaderValue::from_static("GET, HEAD, POST");
+            response.headers_mut().insert(ALLOW, methods);
+            response
+        }
+        Answer::Forbidden { as_whom: Some(_) } => {
+            let way_out = ctx.has_sign_in_page;
+            said.respond(
+                ctx,
+                Extra {
+                    way_out,
+                    ..Extra::default()
+                },
+            )
         }
         Answer::BadRequest
-        | Answer::Forbidden { .. }
+        | Answer::Forbidden { as_whom: None }
         | Answer::NotFound
-        | Answer::RequestTimeout
-        | Answer::ContentTooLarge
-        | Answer::UriTooLong
-        | Answer::ExpectationFailed
-        | Answer::Misdirected
-        | Answer::FieldsTooLarge
-        | Answer::Internal
-        | Answer::NotImplemented
-        | Answer::BadGateway
-        | Answer::GatewayTimeout => {}
-    }
-    without_content_for_head(response, asked)
-}
-
-/// The gate's page in place of a backend's own error page.
-pub fn instead_of_backends(status: StatusCode, asked: &Asked, request_id: &str) -> Response<Bytes> {
-    let answer = match status {
-        StatusCode::BAD_GATEWAY => Answer::BadGateway,
-        StatusCode::SERVICE_UNAVAILABLE => Answer::Unavailable,
-        StatusCode::GATEWAY_TIMEOUT => Answer::GatewayTimeout,
-        _ => Answer::Internal,
-    };
-    let words = Words {
-        status,
-        ..words(&answer)
-    };
-    let refusal = Refusal::new(answer, "response_headers.error_page");
-    let response = if asked.person {
-        page(&words, &refusal, asked, request_id, None)
-    } else {
-        problem(&words, &refusal, asked, request_id)
-    };
-    without_content_for_head(response, asked)
-}
-
-fn without_content_for_head(mut response: Response<Bytes>, asked: &Asked) -> Response<Bytes> {
-    let length = response.body().len();
-    response.headers_mut().insert(CONTENT_LENGTH, length.into());
-    if asked.is_head {
-        response.map(|_| Bytes::new())
-    } else {
-        response
-    }
-}
-
-fn to_sign_in(asked: &Asked, request_id: &str) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = StatusCode::SEE_OTHER;
-    let location = format!("{SIGN_IN}?to={}", form::encode(&asked.target));
-    if let Ok(location) = HeaderValue::try_from(location) {
-        response.headers_mut().insert(LOCATION, location);
-    }
-    response.headers_mut().insert(
-        VARY,
-        HeaderValue::from_static("Cookie, Accept, Sec-Fetch-Mode"),
-    );
-    html::harden(&mut response, request_id);
-    response
-}
-
-fn page(
-    words: &Words,
-    refusal: &Refusal,
-    asked: &Asked,
-    request_id: &str,
-    contact: Option<&str>,
-) -> Response<Bytes> {
-    let mut content = Html::default().raw("<p>").text(words.say).raw("</p>");
-    match &refusal.answer {
-        Answer::Forbidden { as_whom } => {
-            if let Some(name) = as_whom {
-                content = content
-                    .raw("<p>You are signed in as <strong>")
-                    .text(name)
-                    .raw("</strong>.</p>");
-            }
-            if let Some(contact) = contact {
-                content = content
-                    .raw("<p>Whom to ask: <strong>")
-                    .text(contact)
-                    .raw("</strong></p>");
-            }
-            if as_whom.is_some() {
-                content = content.raw("<form method=\"post\" action=\"/.portcullis/sign-out\"><button class=\"quiet\">Sign out</button></form>");
-            }
-        }
-        Answer::TooManyRequests(limited) => {
-            let wait = format!("You can go on in {}.", in_words(limited.retry_after));
-            content = content.raw("<p><strong>").text(&wait).raw("</strong></p>");
-        }
-        Answer::Challenge(challenge) if challenge.sign_in_page => {
-            content = content.raw("<p>What you sent was not passed on.</p><a class=\"button\" href=\"/.portcullis/sign-in\">Sign in</a>");
-        }
-        Answer::BadGateway | Answer::GatewayTimeout | Answer::Unavailable if asked.is_safe => {
-            content = content
-                .raw("<a class=\"button\" href=\"")
-                .text(&asked.target)
-                .raw("\">Try again</a>");
-        }
-        Answer::Challenge(_)
-        | Answer::BadRequest
-        | Answer::NotFound
-        | Answer::MethodNotAllowed
         | Answer::RequestTimeout
         | Answer::ContentTooLarge
         | Answer::UriTooLong
@@ -289,180 +82,379 @@ fn page(
         | Answer::NotImplemented
         | Answer::BadGateway
         | Answer::Unavailable
-        | Answer::GatewayTimeout => {}
+        | Answer::GatewayTimeout => said.respond(ctx, Extra::default()),
     }
-    html::respond(
-        words.status,
-        &Page {
-            title: words.title,
-            content,
-            request_id,
-            wide: false,
-        },
-    )
 }
 
-/// RFC 9457. The type is a path of this host that nothing else has, so that a client can tell the
-/// gate's answers from the application's.
-fn problem(words: &Words, refusal: &Refusal, asked: &Asked, request_id: &str) -> Response<Bytes> {
-    let mut problem = json!({
-        "type": format!("/.portcullis/problems/{}", words.name),
-        "title": words.title,
-        "status": words.status.as_u16(),
-        "detail": words.say,
-        "request_id": request_id,
-    });
-    if let Answer::Challenge(challenge) = &refusal.answer
-        && challenge.sign_in_page
-        && let Some(object) = problem.as_object_mut()
-    {
-        object.insert(
-            "sign_in".to_owned(),
-            format!("{}{SIGN_IN}", asked.origin).into(),
-        );
+/// What stands in for the content of an application's own answer with a status of 5xx: its status is
+/// kept, its words are not.
+pub fn instead_of_backend_error(status: StatusCode, ctx: &Context<'_>) -> Response<Bytes> {
+    let said = Said {
+        status,
+        ..Said::application_failed(ctx)
+    };
+    said.respond(ctx, Extra::default())
+}
+
+/// What some answers hold besides.
+#[derive(Default)]
+struct Extra {
+    /// Where a person can sign in, for programs.
+    sign_in: Option<&'static str>,
+    /// Seconds to wait.
+    retry_after: Option<u64>,
+    /// A link to sign out, for who is signed in as somebody else.
+    way_out: bool,
+}
+
+/// What is said to the one who asked.
+struct Said {
+    status: StatusCode,
+    kind: &'static str,
+    /// For people.
+    heading: &'static str,
+    /// For people: what to do.
+    advice: Html,
+    /// For programs.
+    title: &'static str,
+    /// For programs: what to do.
+    detail: &'static str,
+}
+
+impl Said {
+    fn of(answer: &Answer, ctx: &Context<'_>) -> Self {
+        match answer {
+            Answer::BadRequest => Self {
+                status: StatusCode::BAD_REQUEST,
+                kind: "/.portcullis/problems/bad-request",
+                heading: "This request can’t be understood",
+                advice: Html::of(
+                    "Check the address for odd characters, or go back and follow the link again.",
+                ),
+                title: "Bad request",
+                detail: "The request is malformed or ambiguous; correct it before you send it again.",
+            },
+            Answer::Challenge(_) => Self {
+                status: StatusCode::UNAUTHORIZED,
+                kind: "/.portcullis/problems/sign-in-required",
+                heading: "Sign in to continue",
+                advice: Html::of("Reload this page, and enter your user name and password."),
+                title: "Sign-in required",
+                detail: "Send valid credentials of one of the schemes in WWW-Authenticate.",
+            },
+            Answer::Forbidden { as_whom } => Self {
+                status: StatusCode::FORBIDDEN,
+                kind: "/.portcullis/problems/forbidden",
+                heading: "You don’t have access",
+                advice: match as_whom {
+                    Some(name) => Html::of("You are signed in as <b>")
+                        .name(name)
+                        .markup("</b>; ask ")
+                        .html(&ctx.contact())
+                        .markup(" for access, and quote the request id below."),
+                    None => Html::of("If you should be able to open this from here, ask ")
+                        .html(&ctx.contact())
+                        .markup(", and quote the request id below."),
+                },
+                title: "Forbidden",
+                detail: "Access is not granted; ask the operator for it, and quote the request id.",
+            },
+            Answer::NotFound => Self {
+                status: StatusCode::NOT_FOUND,
+                kind: "/.portcullis/problems/not-found",
+                heading: "There is nothing here",
+                advice: Html::of(
+                    "Check the address, or start again from the <a href=\"/\">front page</a>.",
+                ),
+                title: "Not found",
+                detail: "Nothing is served at this address; check it.",
+            },
+            Answer::MethodNotAllowed => Self {
+                status: StatusCode::METHOD_NOT_ALLOWED,
+                kind: "/.portcullis/problems/method-not-allowed",
+                heading: "That can’t be done here",
+                advice: Html::of("Go back, and try it another way."),
+                title: "Method not allowed",
+                detail: "Use one of the methods in Allow.",
+            },
+            Answer::RequestTimeout => Self {
+                status: StatusCode::REQUEST_TIMEOUT,
+                kind: "/.portcullis/problems/request-timeout",
+                heading: "That took too long",
+                advice: Html::of("Check your connection, then try again."),
+                title: "Request timeout",
+                detail: "The request did not arrive in time; send it again.",
+            },
+            Answer::ContentTooLarge => Self {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+                kind: "/.portcullis/problems/content-too-large",
+                heading: "That is too large to send",
+                advice: Html::of("Send less at once, or ask ")
+                    .html(&ctx.contact())
+                    .markup(" to raise the limit."),
+                title: "Content too large",
+                detail: "The content is larger than this application takes; send less at once.",
+            },
+            Answer::UriTooLong => Self {
+                status: StatusCode::URI_TOO_LONG,
+                kind: "/.portcullis/problems/uri-too-long",
+                heading: "This address is too long",
+                advice: Html::of("Shorten it, or go back and follow another link."),
+                title: "URI too long",
+                detail: "The request target is longer than is taken; shorten it.",
+            },
+            Answer::ExpectationFailed => Self {
+                status: StatusCode::EXPECTATION_FAILED,
+                kind: "/.portcullis/problems/expectation-failed",
+                heading: "That can’t be done here",
+                advice: Html::of("Go back, and try it another way."),
+                title: "Expectation failed",
+                detail: "Expect nothing but 100-continue.",
+            },
+            Answer::Misdirected => Self {
+                status: StatusCode::MISDIRECTED_REQUEST,
+                kind: "/.portcullis/problems/misdirected-request",
+                heading: "This site is not served here",
+                advice: Html::of(
+                    "Check the address; if it is right, close the browser and open it again.",
+                ),
+                title: "Misdirected request",
+                detail: "This connection is not for that host; check the host, or use a new connection.",
+            },
+            Answer::TooManyRequests(limited) => Self {
+                status: StatusCode::TOO_MANY_REQUESTS,
+                kind: "/.portcullis/problems/too-many-requests",
+                heading: "Too many requests",
+                advice: Html::of("Wait ")
+                    .text(&super::wait(limited.retry_after))
+                    .markup(", then reload this page."),
+                title: "Too many requests",
+                detail: "Wait as long as Retry-After says before you send another request.",
+            },
+            Answer::FieldsTooLarge => Self {
+                status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                kind: "/.portcullis/problems/fields-too-large",
+                heading: "Your browser sent too much",
+                advice: Html::of("Delete this site’s cookies, then reload this page."),
+                title: "Request header fields too large",
+                detail: "The header section is larger than is taken; send fewer fields and cookies.",
+            },
+            Answer::Internal => Self {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                kind: "/.portcullis/problems/internal-error",
+                heading: "Something went wrong",
+                advice: later(ctx),
+                title: "Internal error",
+                detail: "The request was not served; try again later, and quote the request id.",
+            },
+            Answer::NotImplemented => Self {
+                status: StatusCode::NOT_IMPLEMENTED,
+                kind: "/.portcullis/problems/not-implemented",
+                heading: "That can’t be done here",
+                advice: Html::of("Go back, and try it another way."),
+                title: "Not implemented",
+                detail: "No application here takes this method; use another.",
+            },
+            Answer::BadGateway => Self {
+                status: StatusCode::BAD_GATEWAY,
+                kind: "/.portcullis/problems/bad-gateway",
+                heading: "The application does not answer",
+                advice: later(ctx),
+                title: "Bad gateway",
+                detail: "The application does not answer; try again later.",
+            },
+            Answer::Unavailable => Self {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                kind: "/.portcullis/problems/unavailable",
+                heading: "Nothing can be served just now",
+                advice: later(ctx),
+                title: "Unavailable",
+                detail: "The request can’t be served just now; try again later.",
+            },
+            Answer::GatewayTimeout => Self {
+                status: StatusCode::GATEWAY_TIMEOUT,
+                kind: "/.portcullis/problems/gateway-timeout",
+                heading: "The application takes too long",
+                advice: later(ctx),
+                title: "Gateway timeout",
+                detail: "The application did not answer in time; try again later.",
+            },
+        }
     }
-    let mut response = Response::new(Bytes::from(problem.to_string()));
-    *response.status_mut() = words.status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
-    html::harden(&mut response, request_id);
+
+    fn application_failed(ctx: &Context<'_>) -> Self {
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            kind: "/.portcullis/problems/application-failed",
+            heading: "The application has failed",
+            advice: later(ctx),
+            title: "Application failed",
+            detail: "The application could not serve the request; try again later.",
+        }
+    }
+
+    fn respond(self, ctx: &Context<'_>, extra: Extra) -> Response<Bytes> {
+        if !self.is_for_a_person(ctx) {
+            let problem = Problem {
+                kind: self.kind,
+                title: self.title,
+                status: self.status.as_u16(),
+                detail: self.detail,
+                sign_in: extra.sign_in,
+                retry_after: extra.retry_after,
+                request_id: ctx.request_id,
+            };
+            return problem::respond(ctx, self.status, &problem);
+        }
+        let mut html = Html::of("<p>").html(&self.advice).markup("</p>\n");
+        if extra.way_out {
+            html = html
+                .markup("<p><a href=\"")
+                .markup(SIGN_OUT)
+                .markup("\">Use another account</a></p>\n");
+        }
+        super::page(ctx, self.status, self.heading, &html)
+    }
+
+    fn is_for_a_person(&self, ctx: &Context<'_>) -> bool {
+        match ctx.asked.audience {
+            Some(Audience::Browser) => true,
+            Some(Audience::Program) => false,
+            // What no browser sends is no person's; too many cookies and endless links are.
+            None => {
+                self.status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+                    || self.status == StatusCode::URI_TOO_LONG
+            }
+        }
+    }
+}
+
+fn later(ctx: &Context<'_>) -> Html {
+    Html::of("Try again in a minute; if it stays like this, tell ")
+        .html(&ctx.contact())
+        .markup(" the request id below.")
+}
+
+/// 401, or the way round it.
+fn challenged(challenge: &Challenge, said: Said, ctx: &Context<'_>) -> Response<Bytes> {
+    let a_person = said.is_for_a_person(ctx);
+    let lines = lines(challenge, ctx.asked.in_browser || a_person);
+    if lines.is_empty() {
+        let forbidden = Answer::Forbidden { as_whom: None };
+        return Said::of(&forbidden, ctx).respond(ctx, Extra::default());
+    }
+    let mut response = if !challenge.sign_in_page {
+        let by_dialog = challenge.challenges.iter().any(|line| is_basic(line));
+        let said = if by_dialog {
+            said
+        } else {
+            Said {
+                heading: "This is for programs",
+                advice: by_no_page(ctx),
+                ..said
+            }
+        };
+        said.respond(ctx, Extra::default())
+    } else if !a_person {
+        let detail = "Send valid credentials of one of the schemes in WWW-Authenticate, or sign in with a browser.";
+        Said { detail, ..said }.respond(
+            ctx,
+            Extra {
+                sign_in: Some(SIGN_IN),
+                ..Extra::default()
+            },
+        )
+    } else if ctx.asked.is_repeatable {
+        return to_sign_in(ctx);
+    } else {
+        // A redirect would lose what was sent, and look as if it had been taken.
+        let advice = Html::of("What you sent was not taken: <a href=\"")
+            .markup(SIGN_IN)
+            .markup("\">sign in</a>, then send it again.");
+        Said { advice, ..said }.respond(ctx, Extra::default())
+    };
+    for line in lines {
+        response.headers_mut().append(WWW_AUTHENTICATE, line);
+    }
     response
 }
 
-fn limits(headers: &mut http::HeaderMap, limited: &Limited) {
-    let up = |duration: Duration| {
-        duration
-            .as_secs()
-            .saturating_add(u64::from(duration.subsec_nanos() > 0))
-    };
-    let wait = up(limited.retry_after).max(1);
+/// The challenges to send: where there is a page, never none (RFC 9110 §15.5.2).
+fn lines(challenge: &Challenge, in_browser: bool) -> Vec<HeaderValue> {
+    let by_page = challenge.sign_in_page;
+    let mut lines: Vec<_> = challenge
+        .challenges
+        .iter()
+        .filter(|line| !(in_browser && by_page && is_basic(line)))
+        .filter_map(|line| HeaderValue::try_from(line.as_str()).ok())
+        .collect();
+    if lines.is_empty() && by_page {
+        // Names the way that there is, in no browser opens a dialog, and says nothing of who we are.
+        lines.push(HeaderValue::from_static(
+            "Cookie form-action=\"/.portcullis/sign-in\"",
+        ));
+    }
+    lines
+}
+
+fn is_basic(challenge: &str) -> bool {
+    let scheme = challenge.split(' ').next().unwrap_or_default();
+    scheme.eq_ignore_ascii_case("basic")
+}
+
+fn by_no_page(ctx: &Context<'_>) -> Html {
+    Html::of("Send a token with your request, or ask ")
+        .html(&ctx.contact())
+        .markup(" if you need it in a browser.")
+}
+
+fn to_sign_in(ctx: &Context<'_>) -> Response<Bytes> {
+    let mut path = SIGN_IN.to_owned();
+    if let Some(target) = ctx.asked.target.as_deref()
+        && target.len() <= MAX_TO
+        && target != "/"
+    {
+        path.push_str("?to=");
+        percent_encode(target, &mut path);
+    }
+    super::redirect(ctx, &path)
+}
+
+/// Everything but the unreserved characters is encoded (RFC 3986 §2.3).
+fn percent_encode(text: &str, out: &mut String) {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
+    ];
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            let digit = |half: u8| DIGITS.get(usize::from(half)).copied().unwrap_or('0');
+            out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+}
+
+/// `Retry-After`, the fields that clients read today, and those that the draft has now
+/// (draft-ietf-httpapi-ratelimit-headers).
+fn limit_fields(headers: &mut HeaderMap, limited: &Limited, wait: u64) {
     headers.insert(RETRY_AFTER, wait.into());
-    let (quota, window) = (limited.quota, up(limited.window).max(1));
+    if limited.quota == 0 {
+        return;
+    }
+    headers.insert(RATE_LIMIT_LIMIT, limited.quota.into());
+    headers.insert(RATE_LIMIT_REMAINING, HeaderValue::from_static("0"));
+    headers.insert(RATE_LIMIT_RESET, wait.into());
+    let window = super::seconds(limited.window).max(1);
     for (name, value) in [
+        (RATE_LIMIT, format!("\"default\";r=0;t={wait}")),
         (
-            "ratelimit-policy",
-            format!("\"default\";q={quota};w={window}"),
+            RATE_LIMIT_POLICY,
+            format!("\"default\";q={};w={window}", limited.quota),
         ),
-        ("ratelimit", format!("\"default\";r=0;t={wait}")),
     ] {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }
-    }
-}
-
-/// A wait as people say it, rounded up.
-pub fn in_words(wait: Duration) -> String {
-    let seconds = wait
-        .as_secs()
-        .saturating_add(u64::from(wait.subsec_nanos() > 0))
-        .max(1);
-    let mut text = String::new();
-    let (count, unit) = if seconds < 120 {
-        (seconds, "second")
-    } else {
-        (seconds.div_ceil(60), "minute")
-    };
-    let _ = write!(text, "{count} {unit}{}", if count == 1 { "" } else { "s" });
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::refusal::Challenge;
-
-    fn asked(person: bool) -> Asked {
-        Asked {
-            person,
-            is_head: false,
-            is_safe: true,
-            origin: "https://app.test".to_owned(),
-            target: "/a?b=<c>&d".to_owned(),
-        }
-    }
-
-    fn answer(answer: Answer, asked: &Asked) -> Response<Bytes> {
-        respond(&Refusal::new(answer, "x.y"), asked, "0f", None)
-    }
-
-    fn challenge() -> Answer {
-        Answer::Challenge(Challenge {
-            challenges: vec![
-                "Basic realm=\"x\"".to_owned(),
-                "Bearer realm=\"x\"".to_owned(),
-            ],
-            sign_in_page: true,
-        })
-    }
-
-    #[test]
-    fn a_browser_is_led_to_the_sign_in_page_and_back() {
-        let response = answer(challenge(), &asked(true));
-        assert_eq!(response.status(), StatusCode::SEE_OTHER);
-        assert_eq!(
-            response.headers()[LOCATION],
-            "/.portcullis/sign-in?to=/a%3Fb%3D%3Cc%3E%26d"
-        );
-        assert!(!response.headers().contains_key(WWW_AUTHENTICATE));
-    }
-
-    #[test]
-    fn a_program_gets_every_challenge_and_no_redirect() {
-        let response = answer(challenge(), &asked(false));
-        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-        assert_eq!(
-            response.headers().get_all(WWW_AUTHENTICATE).iter().count(),
-            2
-        );
-        let problem: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
-        assert_eq!(problem["type"], "/.portcullis/problems/sign-in");
-        assert_eq!(problem["sign_in"], "https://app.test/.portcullis/sign-in");
-        assert_eq!(problem["request_id"], "0f");
-    }
-
-    #[test]
-    fn the_reason_stays_inside() {
-        for person in [true, false] {
-            let response = answer(Answer::BadGateway, &asked(person));
-            assert!(
-                !std::str::from_utf8(response.body())
-                    .unwrap()
-                    .contains("x.y")
-            );
-        }
-    }
-
-    #[test]
-    fn a_limit_says_when_to_come_back() {
-        let limited = Limited {
-            retry_after: Duration::from_millis(1500),
-            quota: 20,
-            window: Duration::from_secs(1),
-        };
-        let response = answer(Answer::TooManyRequests(limited), &asked(true));
-        assert_eq!(response.headers()[RETRY_AFTER], "2");
-        assert_eq!(response.headers()["ratelimit"], "\"default\";r=0;t=2");
-        assert!(
-            std::str::from_utf8(response.body())
-                .unwrap()
-                .contains("in 2 seconds")
-        );
-    }
-
-    #[test]
-    fn head_has_the_fields_of_get_and_no_content() {
-        let head = Asked {
-            is_head: true,
-            ..asked(false)
-        };
-        let (get, head) = (
-            answer(Answer::NotFound, &asked(false)),
-            answer(Answer::NotFound, &head),
-        );
-        assert_eq!(get.headers(), head.headers());
-        assert!(head.body().is_empty());
     }
 }

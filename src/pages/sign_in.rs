@@ -1,124 +1,147 @@
-//! The pages of signing in and out.
-
-use bytes::Bytes;
-use http::{Response, StatusCode};
+//! The sign-in form.
+//!
+//! | when | then |
+//! |---|---|
+//! | it is asked for | 200, and the form |
+//! | the name or the password was wrong, or the form too old | 403: the credentials do not suffice (RFC 9110 §15.5.4) |
+//! | there were too many failures | 429 with `Retry-After` |
+//! | no password can be verified now | 503 with `Retry-After` |
+//!
+//! Never 401, which must carry a challenge (RFC 9110 §15.5.2): there is none that a form can meet.
+//! The name is given back, the password never.
 
 use std::time::Duration;
 
-use super::html::{self, Html, Page};
-use super::refusal::in_words;
+use bytes::Bytes;
+use http::header::RETRY_AFTER;
+use http::{Response, StatusCode};
 
-/// What the form shows.
+use super::html::Html;
+use super::{Context, SIGN_IN};
+
+/// How soon to try again when all verifiers are at work: a hash takes a fraction of it.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// What the form holds.
+#[derive(Debug, Clone, Copy)]
 pub struct Form<'a> {
-    /// The application's host.
-    pub host: &'a str,
-    /// Where to go after.
+    /// Where the person is going: a path of this host that was checked.
     pub to: &'a str,
-    /// The token that binds it to the browser.
-    pub token: &'a str,
-    /// The name that was given before.
+    /// The token that binds the form to this browser.
+    pub csrf: &'a str,
+    /// The name that was tried; empty at first.
     pub name: &'a str,
-    /// Why the last attempt failed.
-    pub error: Option<Error>,
+    /// Why the form is shown again.
+    pub error: Option<SignInError>,
 }
 
-/// Why a sign-in failed.
+/// Why a sign-in did not succeed, as far as a person is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Error {
-    /// Name or password are wrong; nobody is told which.
+pub enum SignInError {
+    /// The name or the password is wrong; nobody is told which.
     WrongPassword,
-    /// Too many failures.
-    Slowed(Duration),
-    /// Too many people at once.
+    /// Too many failures for this name from this network.
+    TooMany {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Too many passwords are being verified, or the session can't be kept.
     Busy,
-    /// The form was open for too long, or is another browser's.
-    Expired,
+    /// The form is of another browser, or too old.
+    ExpiredForm,
 }
 
-/// The sign-in form. A failed attempt is 403, since 401 would need a challenge and make some
-/// browsers open a dialogue of their own.
-pub fn form(form: &Form<'_>, request_id: &str) -> Response<Bytes> {
-    let (status, error) = match form.error {
-        None => (StatusCode::OK, None),
-        Some(Error::WrongPassword) => (
-            StatusCode::FORBIDDEN,
-            Some("The name or the password is wrong.".to_owned()),
-        ),
-        Some(Error::Slowed(wait)) => (
-            StatusCode::TOO_MANY_REQUESTS,
-            Some(format!(
-                "Too many attempts. Try again in {}.",
-                in_words(wait)
-            )),
-        ),
-        Some(Error::Busy) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            Some("Too busy to check passwords. Try again in a moment.".to_owned()),
-        ),
-        Some(Error::Expired) => (
-            StatusCode::FORBIDDEN,
-            Some("This form was open for too long, or cookies are off. Try again.".to_owned()),
-        ),
-    };
-    let mut content = Html::default()
-        .raw("<p>to go on to <strong>")
-        .text(form.host)
-        .raw("</strong></p>");
-    if let Some(error) = &error {
-        content = content
-            .raw("<p class=\"error\" role=\"alert\" id=\"error\">")
-            .text(error)
-            .raw("</p>");
+impl SignInError {
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::WrongPassword | Self::ExpiredForm => StatusCode::FORBIDDEN,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        }
     }
-    let content = content
-        .raw("<form method=\"post\" action=\"/.portcullis/sign-in\"><input type=\"hidden\" name=\"to\" value=\"")
+
+    const fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::WrongPassword | Self::ExpiredForm => None,
+            Self::TooMany { retry_after } => Some(retry_after),
+            Self::Busy => Some(BUSY),
+        }
+    }
+
+    fn sentence(self) -> Html {
+        match self {
+            Self::WrongPassword => {
+                Html::of("The user name or the password is wrong. Check both, and try again.")
+            }
+            Self::TooMany { retry_after } => Html::of("Too many attempts have failed. Wait ")
+                .text(&super::wait(retry_after))
+                .markup(", then try again."),
+            Self::Busy => {
+                Html::of("Nobody can sign in just now. Wait a few seconds, then try again.")
+            }
+            Self::ExpiredForm => Html::of(
+                "This page was open for too long, or cookies are blocked. Allow cookies for this \
+                 site, and try again.",
+            ),
+        }
+    }
+}
+
+/// The page with the form.
+pub fn page(ctx: &Context<'_>, form: &Form<'_>) -> Response<Bytes> {
+    let mut html = match ctx.site() {
+        "" => Html::of("<p>Enter your user name and password to continue.</p>\n"),
+        site => Html::of("<p>Enter your user name and password to continue to <b>")
+            .name(site)
+            .markup("</b>.</p>\n"),
+    };
+    // Words that are there before the reader is: an alert that the page loads with is read out.
+    if let Some(error) = form.error {
+        html = html
+            .markup("<p class=\"error\" id=\"error\" role=\"alert\" aria-live=\"assertive\">")
+            .html(&error.sentence())
+            .markup("</p>\n");
+    }
+    let wrong = if form.error == Some(SignInError::WrongPassword) {
+        " aria-invalid=\"true\" aria-describedby=\"error\""
+    } else {
+        ""
+    };
+    // The first field that is still to be filled in.
+    let (at_name, at_password) = if form.name.is_empty() {
+        (" autofocus", "")
+    } else {
+        ("", " autofocus")
+    };
+    let html = html
+        .markup("<form method=\"post\" action=\"")
+        .markup(SIGN_IN)
+        .markup("\">\n<input type=\"hidden\" name=\"to\" value=\"")
         .text(form.to)
-        .raw("\"><input type=\"hidden\" name=\"csrf\" value=\"")
-        .text(form.token)
-        .raw("\"><label for=\"name\">Name</label><input id=\"name\" name=\"name\" autocomplete=\"username\" autocapitalize=\"none\" spellcheck=\"false\" required maxlength=\"256\" value=\"")
+        .markup("\">\n<input type=\"hidden\" name=\"csrf\" value=\"")
+        .text(form.csrf)
+        .markup(concat!(
+            "\">\n<label for=\"name\">User name</label>\n",
+            "<input id=\"name\" name=\"name\" autocomplete=\"username\" autocapitalize=\"none\" ",
+            "autocorrect=\"off\" spellcheck=\"false\" maxlength=\"256\" required",
+        ))
+        .markup(at_name)
+        .markup(wrong)
+        .markup(" value=\"")
         .text(form.name)
-        .raw(if form.name.is_empty() { "\" autofocus>" } else { "\">" })
-        .raw("<label for=\"password\">Password</label><input id=\"password\" name=\"password\" type=\"password\" autocomplete=\"current-password\" required maxlength=\"1024\"")
-        .raw(if error.is_some() { " aria-describedby=\"error\"" } else { "" })
-        .raw(if form.name.is_empty() { ">" } else { " autofocus>" })
-        .raw("<button>Sign in</button></form>");
-    html::respond(
-        status,
-        &Page {
-            title: "Sign in",
-            content,
-            request_id,
-            wide: false,
-        },
-    )
-}
-
-/// The page after signing out.
-pub fn signed_out(request_id: &str) -> Response<Bytes> {
-    let content = Html::default()
-        .raw("<p>Your session here is over. Close the browser if others use this computer.</p><a class=\"button\" href=\"/\">Sign in again</a>");
-    html::respond(
-        StatusCode::OK,
-        &Page {
-            title: "You are signed out",
-            content,
-            request_id,
-            wide: false,
-        },
-    )
-}
-
-/// The question before signing out, for those who come by a link (T15).
-pub fn sign_out_question(request_id: &str) -> Response<Bytes> {
-    let content = Html::default()
-        .raw("<p>Your session on this site will end.</p><form method=\"post\" action=\"/.portcullis/sign-out\"><button>Sign out</button></form><a class=\"button quiet\" href=\"/\">Stay signed in</a>");
-    html::respond(
-        StatusCode::OK,
-        &Page {
-            title: "Sign out?",
-            content,
-            request_id,
-            wide: false,
-        },
-    )
+        .markup(concat!(
+            "\">\n<label for=\"password\">Password</label>\n",
+            "<input id=\"password\" name=\"password\" type=\"password\" ",
+            "autocomplete=\"current-password\" maxlength=\"1024\" required",
+        ))
+        .markup(at_password)
+        .markup(wrong)
+        .markup(">\n<button>Sign in</button>\n</form>\n");
+    let status = form.error.map_or(StatusCode::OK, SignInError::status);
+    let mut response = super::page(ctx, status, "Sign in", &html);
+    if let Some(time) = form.error.and_then(SignInError::retry_after) {
+        let seconds = super::seconds(time);
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
 }

@@ -20,7 +20,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::backend;
@@ -49,8 +49,8 @@ pub struct Rule {
 /// One backend.
 #[derive(Debug, Clone)]
 pub enum Backend {
-    /// The built-in one, which shows what it receives.
-    Whoami,
+    /// The built-in one, which shows what it receives; these fields say who the user is.
+    Whoami(Arc<[HeaderName]>),
     /// An HTTP/1.1 server.
     Http(Arc<Spec>),
 }
@@ -171,8 +171,15 @@ pub async fn send(
             .unwrap_or(0);
         let spec = match rule.backends.get(at) {
             None => break,
-            Some(Backend::Whoami) => {
-                let response = whoami::respond(&method, &target, &host, &headers);
+            Some(Backend::Whoami(identity)) => {
+                let received = whoami::Received {
+                    method: &method,
+                    target: &target,
+                    version: http::Version::HTTP_11,
+                    host: &host,
+                    headers: &headers,
+                };
+                let response = whoami::respond(&received, identity);
                 let (head, content) = response.into_parts();
                 let body = Body::full(content);
                 return Ok(Inbound(InboundParts {

@@ -17,18 +17,18 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, ORIGIN, SET_COOKIE, USER_AGENT};
-use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
-use zeroize::Zeroizing;
+use http::header::{CONTENT_TYPE, ORIGIN, SET_COOKIE, USER_AGENT};
+use http::{HeaderName, HeaderValue, Method, Response};
 
 use crate::body::{self, Body};
 use crate::identity::{AtSignIn, Failure, Identity};
-use crate::pages::sign_in::Error;
-use crate::pages::{self, Asked};
+use crate::pages::sign_in::SignInError;
+use crate::pages::{self, Asked, Context};
+use crate::pure::connection::Connection;
 use crate::pure::cookie::{self, BadCookies};
 use crate::pure::csrf;
 use crate::pure::field;
-use crate::pure::form::Form;
+use crate::pure::form::{self, BadForm};
 use crate::pure::head::Head;
 use crate::pure::return_to::ReturnTo;
 use crate::record::Record;
@@ -41,8 +41,6 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Where the pages are; no application is ever asked for a path below it.
 pub const PREFIX: &str = "/.portcullis/";
-/// Bytes of a sign-in form.
-const FORM_BYTES: usize = 16 * 1024;
 
 /// One of our pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +74,10 @@ pub enum Refused {
     CrossSite,
     /// The method is none that the page takes.
     Method,
+    /// The form says of itself that it is none of ours.
+    FormType,
     /// The form can't be read.
-    Form,
+    Form(BadForm),
     /// The form is larger than any of ours.
     FormTooLarge,
     /// The client did not send the form in time, or is gone.
@@ -98,7 +98,11 @@ impl From<Refused> for Refusal {
                 Self::new(Answer::Forbidden { as_whom: None }, "portal.cross_site")
             }
             Refused::Method => Self::new(Answer::MethodNotAllowed, "portal.method"),
-            Refused::Form => Self::new(Answer::BadRequest, "portal.form"),
+            Refused::FormType => Self::new(Answer::BadRequest, "portal.form_type"),
+            Refused::Form(BadForm::TooLong) => {
+                Self::new(Answer::ContentTooLarge, BadForm::TooLong.reason())
+            }
+            Refused::Form(bad) => Self::new(Answer::BadRequest, bad.reason()),
             Refused::FormTooLarge => Self::new(Answer::ContentTooLarge, "portal.form_too_large"),
             Refused::FormTimeout => Self::new(Answer::RequestTimeout, "portal.form_timeout"),
             Refused::Internal => Self::new(Answer::Internal, "portal.internal"),
@@ -121,6 +125,7 @@ pub async fn serve(
     has_sign_in_page: bool,
     identity: &Identity,
     permit: Permit,
+    conn: &Connection,
     asked: &Asked,
     head: Head,
     body: Body,
@@ -130,34 +135,25 @@ pub async fn serve(
     let visit = Visit {
         identity,
         client: permit.ip(),
+        conn,
         asked,
         head: &head,
         now,
-        request_id: Arc::clone(&seen.request_id),
+        has_sign_in_page,
     };
     let response = match (page, &head.method) {
         (Page::None, _) => return Err(Refused::NoPage.into()),
         (Page::SignIn, _) if !has_sign_in_page => return Err(Refused::NoPage.into()),
-        (Page::SignIn, &(Method::GET | Method::HEAD)) => visit.sign_in_form()?,
+        (Page::SignIn, &(Method::GET | Method::HEAD)) => visit.sign_in_form(seen)?,
         (Page::SignIn, &Method::POST) => visit.sign_in(body, seen).await?,
         (Page::SignOut, &(Method::GET | Method::HEAD)) => {
-            pages::sign_in::sign_out_question(&visit.request_id)
+            pages::signed_out::confirm(&visit.context(seen))
         }
-        (Page::SignOut, &Method::POST) => visit.sign_out().await?,
+        (Page::SignOut, &Method::POST) => visit.sign_out(seen).await?,
         (Page::SignIn | Page::SignOut, _) => return Err(Refused::Method.into()),
     };
-    let length = response.body().len();
-    let is_head = asked.is_head;
-    let mut response = response.map(|content| {
-        if is_head {
-            Body::Empty
-        } else {
-            Body::full(content)
-        }
-    });
-    response.headers_mut().insert(CONTENT_LENGTH, length.into());
     Ok(Passed {
-        response,
+        response: response.map(Body::full),
         switched: None,
     })
 }
@@ -166,16 +162,24 @@ pub async fn serve(
 struct Visit<'a> {
     identity: &'a Identity,
     client: IpAddr,
+    conn: &'a Connection,
     asked: &'a Asked,
     head: &'a Head,
     now: SystemTime,
-    request_id: Arc<str>,
+    has_sign_in_page: bool,
 }
 
 /// What a sign-in form was made for.
 const PURPOSE: &str = "sign-in";
 
 impl Visit<'_> {
+    fn context<'c>(&'c self, seen: &'c Record) -> Context<'c> {
+        Context {
+            has_sign_in_page: self.has_sign_in_page,
+            ..Context::new(self.asked, seen)
+        }
+    }
+
     fn cookie(&self, name: &str) -> Result<Option<&str>, Refused> {
         match cookie::ours(&self.head.headers, name) {
             Ok(value) => Ok(value),
@@ -184,27 +188,18 @@ impl Visit<'_> {
         }
     }
 
-    fn sign_in_form(&self) -> Result<Response<Bytes>, Refused> {
-        let query = Form::parse(
-            self.head
-                .target
-                .query
-                .as_deref()
-                .unwrap_or_default()
-                .as_bytes(),
-        );
-        let to = query.map_or_else(
-            |_| ReturnTo::default(),
-            |query| ReturnTo::parse(query.get("to")),
-        );
-        self.form(&to, "", None)
+    fn sign_in_form(&self, seen: &Record) -> Result<Response<Bytes>, Refused> {
+        let query = self.head.target.query.as_deref().unwrap_or_default();
+        let to = form::to_in_query(query).map_or_else(ReturnTo::default, |to| ReturnTo::parse(&to));
+        self.form(&to, "", None, seen)
     }
 
     fn form(
         &self,
         to: &ReturnTo,
         name: &str,
-        error: Option<Error>,
+        error: Option<SignInError>,
+        seen: &Record,
     ) -> Result<Response<Bytes>, Refused> {
         let known = self
             .cookie(cookie::SIGN_IN)?
@@ -219,15 +214,13 @@ impl Visit<'_> {
         };
         let browser = known.or(made.as_deref()).unwrap_or_default();
         let token = self.identity.form_token(PURPOSE, browser, self.now);
-        let host = self.head.authority.host.as_str();
         let form = pages::sign_in::Form {
-            host,
             to: to.as_str(),
-            token: &token,
+            csrf: &token,
             name,
             error,
         };
-        let mut response = pages::sign_in::form(&form, &self.request_id);
+        let mut response = pages::sign_in::page(&self.context(seen), &form);
         if let Some(made) = &made {
             let cookie = cookie::set(cookie::SIGN_IN, made).map_err(|_| Refused::Internal)?;
             response.headers_mut().append(SET_COOKIE, cookie);
@@ -242,25 +235,26 @@ impl Visit<'_> {
         };
         let site = field(&SEC_FETCH_SITE).map_err(|_| Refused::CrossSite)?;
         let origin = field(&ORIGIN).map_err(|_| Refused::CrossSite)?;
-        csrf::same_origin(site, origin, &self.asked.origin).map_err(|_| Refused::CrossSite)
+        let ours = format!("{}://{}", self.conn.scheme(), self.head.authority);
+        csrf::same_origin(site, origin, &ours).map_err(|_| Refused::CrossSite)
     }
 
     async fn sign_in(&self, body: Body, seen: &mut Record) -> Result<Response<Bytes>, Refused> {
         self.same_site()?;
-        let kind = field::one(&self.head.headers, &CONTENT_TYPE).map_err(|_| Refused::Form)?;
+        let kind = field::one(&self.head.headers, &CONTENT_TYPE).map_err(|_| Refused::FormType)?;
         if kind.is_none_or(|kind| {
             !kind
                 .as_bytes()
                 .starts_with(b"application/x-www-form-urlencoded")
         }) {
-            return Err(Refused::Form);
+            return Err(Refused::FormType);
         }
         let text = body
-            .collect(FORM_BYTES)
+            .collect(form::MAX_BYTES)
             .await
             .map_err(|error| match error {
                 body::Error::ClientTooLarge => Refused::FormTooLarge,
-                body::Error::ClientMalformed(_) => Refused::Form,
+                body::Error::ClientMalformed(_) => Refused::FormType,
                 body::Error::ClientTimeout
                 | body::Error::ClientGone
                 | body::Error::BackendMalformed(_)
@@ -268,23 +262,22 @@ impl Visit<'_> {
                 | body::Error::BackendGone
                 | body::Error::SessionOver => Refused::FormTimeout,
             })?;
-        let form = Form::parse(&text).map_err(|_| Refused::Form)?;
-        let to = ReturnTo::parse(form.get("to"));
-        let name = form.get("name").trim();
+        let form = form::parse(&text).map_err(Refused::Form)?;
+        let to = ReturnTo::parse(&form.to);
+        let name = form.name.trim();
         let browser = self.cookie(cookie::SIGN_IN)?;
         if self
             .identity
-            .check_form(PURPOSE, browser, form.get("csrf"), self.now)
+            .check_form(PURPOSE, browser, &form.csrf, self.now)
             .is_err()
         {
             seen.refused = Some("portal.form_expired");
-            return self.form(&to, name, Some(Error::Expired));
+            return self.form(&to, name, Some(SignInError::ExpiredForm), seen);
         }
-        let password = Zeroizing::new(form.get("password").to_owned());
         let user_agent = field::one(&self.head.headers, &USER_AGENT).ok().flatten();
         let attempt = AtSignIn {
             name,
-            password: &password,
+            password: &form.password,
             client: self.client,
             user_agent: user_agent
                 .and_then(|value| value.to_str().ok())
@@ -294,37 +287,32 @@ impl Visit<'_> {
         match self.identity.sign_in_with_password(attempt, self.now).await {
             Ok(signed_in) => {
                 seen.user = Some(Arc::clone(signed_in.live.user()));
-                let mut response = Response::new(Bytes::new());
-                *response.status_mut() = StatusCode::SEE_OTHER;
-                let location = HeaderValue::try_from(to.as_str()).map_err(|_| Refused::Internal)?;
-                response.headers_mut().insert(LOCATION, location);
+                let mut response = pages::redirect(&self.context(seen), to.as_str());
                 let mut session = cookie::set(cookie::SESSION, &signed_in.cookie)
                     .map_err(|_| Refused::Internal)?;
                 session.set_sensitive(true);
                 response.headers_mut().append(SET_COOKIE, session);
                 let form = cookie::expire(cookie::SIGN_IN).map_err(|_| Refused::Internal)?;
                 response.headers_mut().append(SET_COOKIE, form);
-                pages::html::harden(&mut response, &self.request_id);
                 Ok(response)
             }
             Err(failure) => {
                 seen.refused = Some(failure.reason());
                 let error = match failure {
-                    Failure::Slowed(wait) => Error::Slowed(wait),
-                    Failure::Busy => Error::Busy,
-                    Failure::Store => return Err(Refused::Store),
+                    Failure::Slowed(retry_after) => SignInError::TooMany { retry_after },
+                    Failure::Busy | Failure::Store => SignInError::Busy,
                     Failure::WrongPassword
                     | Failure::BadToken(_)
                     | Failure::OtherIssuer
                     | Failure::NoKeys
-                    | Failure::NoMethod => Error::WrongPassword,
+                    | Failure::NoMethod => SignInError::WrongPassword,
                 };
-                self.form(&to, name, Some(error))
+                self.form(&to, name, Some(error), seen)
             }
         }
     }
 
-    async fn sign_out(&self) -> Result<Response<Bytes>, Refused> {
+    async fn sign_out(&self, seen: &Record) -> Result<Response<Bytes>, Refused> {
         self.same_site()?;
         if let Some(session) = self.cookie(cookie::SESSION)? {
             self.identity
@@ -332,7 +320,7 @@ impl Visit<'_> {
                 .await
                 .map_err(|_| Refused::Store)?;
         }
-        let mut response = pages::sign_in::signed_out(&self.request_id);
+        let mut response = pages::signed_out::page(&self.context(seen));
         let expired = cookie::expire(cookie::SESSION).map_err(|_| Refused::Internal)?;
         response.headers_mut().append(SET_COOKIE, expired);
         // What the application left in the browser was this person's too.

@@ -29,7 +29,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::backend::pool::Conn;
 use crate::body::Body;
-use crate::pages::{self, Asked};
+use crate::pages::{self, Asked, Context};
 use crate::pipeline::forward::{Inbound, InboundParts};
 use crate::pipeline::request_headers::ReservedNames;
 use crate::pure::banner::{BadLine, Lists, Names};
@@ -38,6 +38,7 @@ use crate::pure::internal_url::{Internal, Kind, Public};
 use crate::pure::table::Table;
 use crate::pure::target::Host;
 use crate::pure::{cookie, hop};
+use crate::record::Record;
 use crate::session::Live;
 
 /// The names that give backends away, as shipped.
@@ -151,7 +152,7 @@ pub fn clean(
     conn: &Connection,
     asked: &Asked,
     inbound: Inbound,
-    request_id: &str,
+    seen: &Record,
 ) -> Passed {
     let InboundParts {
         head,
@@ -173,8 +174,8 @@ pub fn clean(
     let response = match content {
         Content::Backends => Response::from_parts(head, body),
         Content::Ours => {
-            let mut page =
-                pages::refusal::instead_of_backends(status, asked, request_id).map(Body::full);
+            let ctx = Context::new(asked, seen);
+            let mut page = pages::refusal::instead_of_backend_error(status, &ctx).map(Body::full);
             for (name, value) in &head.headers {
                 if !page.headers().contains_key(name) {
                     page.headers_mut().append(name.clone(), value.clone());

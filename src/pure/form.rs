@@ -1,148 +1,320 @@
-//! Forms of our own pages (`application/x-www-form-urlencoded`), read strictly.
+//! The sign-in form as a browser sends it: `application/x-www-form-urlencoded`, read strictly
+//! (WHATWG URL §5.1).
+//!
+//! Our own page makes the form, so there is one right shape: these four fields, each once. A field
+//! that is unknown, doubled or not text is no accident of a browser, and refuses.
+
+use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// Fields of a form.
-const MOST_FIELDS: usize = 16;
+/// Bytes of a form; nothing longer need be read from the client.
+pub const MAX_BYTES: usize = 16 * 1024;
+/// Bytes of the place to return to, decoded.
+const MAX_TO: usize = 2048;
+/// Bytes of the token, decoded.
+const MAX_CSRF: usize = 256;
+/// Bytes of a name, decoded.
+const MAX_NAME: usize = 256;
+/// Bytes of a password, decoded.
+const MAX_PASSWORD: usize = 1024;
 
-/// Why a form can't be read.
+/// A sign-in form that was sent.
+pub struct SignIn {
+    /// Where the person was going: not yet checked.
+    pub to: String,
+    /// The token that binds the form to the browser: not yet checked.
+    pub csrf: String,
+    /// The account's name.
+    pub name: String,
+    /// The password.
+    pub password: Zeroizing<String>,
+}
+
+impl fmt::Debug for SignIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SignIn")
+    }
+}
+
+/// Why a form is not one that our page sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadForm {
-    /// More fields than any of our forms has.
-    TooMany,
-    /// A field came twice.
-    Repeated,
-    /// `%` without two hexadecimal digits, or text that is not UTF-8.
+    /// The whole, or a field, is longer than any that our page sends.
+    TooLong,
+    /// A `%` without two hexadecimal digits.
     Encoding,
+    /// A byte that a browser would have encoded.
+    Raw,
+    /// Not UTF-8, or a control character.
+    Text,
+    /// A field that our page has not, or that came twice.
+    Field,
+    /// A field of our page is missing.
+    Missing,
 }
 
-/// The fields of a form; wiped when dropped, since one may be a password.
-pub struct Form(Vec<(String, Zeroizing<String>)>);
-
-impl Form {
-    /// Reads a form.
-    ///
-    /// # Errors
-    /// [`BadForm`].
-    pub fn parse(text: &[u8]) -> Result<Self, BadForm> {
-        let mut fields: Vec<(String, Zeroizing<String>)> = Vec::new();
-        for pair in text
-            .split(|&byte| byte == b'&')
-            .filter(|pair| !pair.is_empty())
-        {
-            if fields.len() >= MOST_FIELDS {
-                return Err(BadForm::TooMany);
-            }
-            let end = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-            let (name, value) = pair.split_at_checked(end).ok_or(BadForm::Encoding)?;
-            let name = decode(name)?;
-            if fields.iter().any(|(known, _)| *known == *name) {
-                return Err(BadForm::Repeated);
-            }
-            fields.push((
-                name.to_string(),
-                decode(value.get(1..).unwrap_or_default())?,
-            ));
+impl BadForm {
+    /// The reason in log and metrics.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::TooLong => "portal.form_too_long",
+            Self::Encoding => "portal.form_encoding",
+            Self::Raw => "portal.form_raw_byte",
+            Self::Text => "portal.form_not_text",
+            Self::Field => "portal.form_field",
+            Self::Missing => "portal.form_incomplete",
         }
-        Ok(Self(fields))
-    }
-
-    /// The value of a field; empty when it is not there.
-    pub fn get(&self, name: &str) -> &str {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map_or("", |(_, value)| value.as_str())
     }
 }
 
-fn decode(text: &[u8]) -> Result<Zeroizing<String>, BadForm> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
-    let mut rest = text;
-    while let [first, tail @ ..] = rest {
-        let (byte, after) = match (first, tail) {
-            (b'%', [high, low, after @ ..]) => (hex(*high, *low).ok_or(BadForm::Encoding)?, after),
-            (b'%', _) => return Err(BadForm::Encoding),
-            (b'+', _) => (b' ', tail),
-            _ => (*first, tail),
-        };
-        bytes.push(byte);
-        rest = after;
+/// Reads a sign-in form.
+///
+/// # Errors
+/// Everything that our own page, in any browser, does not send.
+pub fn parse(body: &[u8]) -> Result<SignIn, BadForm> {
+    if body.len() > MAX_BYTES {
+        return Err(BadForm::TooLong);
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| BadForm::Encoding)?;
+    let (mut to, mut csrf, mut name, mut password) = (None, None, None, None);
+    for pair in body.split(|&byte| byte == b'&') {
+        let at = memchr::memchr(b'=', pair).ok_or(BadForm::Field)?;
+        let (key, value) = pair.split_at_checked(at).ok_or(BadForm::Field)?;
+        let value = value.strip_prefix(b"=").ok_or(BadForm::Field)?;
+        let (field, most) = match key {
+            b"to" => (&mut to, MAX_TO),
+            b"csrf" => (&mut csrf, MAX_CSRF),
+            b"name" => (&mut name, MAX_NAME),
+            b"password" => (&mut password, MAX_PASSWORD),
+            _ => return Err(BadForm::Field),
+        };
+        if field.replace(decode(value, most)?).is_some() {
+            return Err(BadForm::Field);
+        }
+    }
+    let (Some(mut to), Some(mut csrf), Some(mut name), Some(password)) = (to, csrf, name, password)
+    else {
+        return Err(BadForm::Missing);
+    };
+    Ok(SignIn {
+        to: std::mem::take(&mut to),
+        csrf: std::mem::take(&mut csrf),
+        name: std::mem::take(&mut name),
+        password,
+    })
+}
+
+/// The place to return to in the query of a request for the form, not yet checked: `None` where there
+/// is not exactly one, or it is no text. Other keys are not looked at: people write queries, too.
+pub fn to_in_query(query: &str) -> Option<String> {
+    let mut values = query
+        .split('&')
+        .filter_map(|pair| pair.strip_prefix("to="))
+        .map(|value| decode(value.as_bytes(), MAX_TO));
+    match (values.next(), values.next()) {
+        (Some(Ok(mut to)), None) => Some(std::mem::take(&mut to)),
+        (_, _) => None,
+    }
+}
+
+/// The text of a value, zeroized because any of them may hold the password by a slip of the hand.
+fn decode(value: &[u8], most: usize) -> Result<Zeroizing<String>, BadForm> {
+    // At most as many bytes as are encoded, so that the buffer never moves and leaves a copy.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(value.len()));
+    let mut rest = value;
+    loop {
+        rest = match rest {
+            [] => break,
+            [b'%', high, low, after @ ..] => {
+                let digits = hex(*high).zip(hex(*low));
+                let (high, low) = digits.ok_or(BadForm::Encoding)?;
+                bytes.push((high << 4) | low);
+                after
+            }
+            [b'%', ..] => return Err(BadForm::Encoding),
+            [b'+', after @ ..] => {
+                bytes.push(b' ');
+                after
+            }
+            [byte, after @ ..] if byte.is_ascii_graphic() => {
+                bytes.push(*byte);
+                after
+            }
+            [_, ..] => return Err(BadForm::Raw),
+        };
+    }
+    if bytes.len() > most {
+        return Err(BadForm::TooLong);
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| BadForm::Text)?;
+    if text.chars().any(char::is_control) {
+        return Err(BadForm::Text);
+    }
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-fn hex(high: u8, low: u8) -> Option<u8> {
-    let digit = |byte| {
-        char::from(byte)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
-    };
-    Some((digit(high)? << 4) | digit(low)?)
-}
-
-/// Text as part of a query: everything but unreserved characters as `%XX`.
-pub fn encode(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/') {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
+const fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => digit.checked_sub(b'0'),
+        b'a'..=b'f' => digit.checked_sub(b'a' - 10),
+        b'A'..=b'F' => digit.checked_sub(b'A' - 10),
+        _ => None,
     }
-    encoded
 }
 
+/// Bodies of the fuzz targets.
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing {
-    //! Properties of the reader, for fuzz targets and tests.
-
     use super::*;
 
-    /// What is written is read as the same.
-    pub fn form(data: &[u8]) {
-        let Ok(form) = Form::parse(data) else { return };
-        let pairs = form
-            .0
-            .iter()
-            .map(|(name, value)| format!("{}={}", encode(name), encode(value)));
-        let written = pairs.collect::<Vec<_>>().join("&");
-        let again = Form::parse(written.as_bytes()).expect("what was written is read");
-        assert!(form.0 == again.0 || form.0.iter().any(|(name, _)| name.is_empty()));
+    /// What is read is bounded text, and written as browsers write it, it is read again.
+    pub fn form(bytes: &[u8]) {
+        if let Some(to) = std::str::from_utf8(bytes).ok().and_then(to_in_query) {
+            assert!(to.len() <= MAX_TO && !to.chars().any(char::is_control));
+            assert_eq!(to_in_query(&format!("to={}", encode(&to))), Some(to));
+        }
+        let Ok(form) = parse(bytes) else { return };
+        let fields = [
+            ("to", &form.to, MAX_TO),
+            ("csrf", &form.csrf, MAX_CSRF),
+            ("name", &form.name, MAX_NAME),
+            ("password", &form.password, MAX_PASSWORD),
+        ];
+        let mut written = Vec::new();
+        for (key, value, most) in fields {
+            assert!(value.len() <= most && !value.chars().any(char::is_control));
+            written.push(format!("{key}={}", encode(value)));
+        }
+        let written = written.join("&");
+        // Writing may make three bytes of one that was sent as itself.
+        if written.len() <= MAX_BYTES {
+            let again = parse(written.as_bytes()).expect("a form that was read can be written");
+            assert_eq!(
+                (&again.to, &again.csrf, &again.name, &*again.password),
+                (&form.to, &form.csrf, &form.name, &*form.password)
+            );
+        }
+    }
+
+    /// The application/x-www-form-urlencoded serializer (WHATWG URL §5.2).
+    pub(super) fn encode(text: &str) -> String {
+        let mut out = String::new();
+        for byte in text.bytes() {
+            match byte {
+                b' ' => out.push('+'),
+                b'*' | b'-' | b'.' | b'_' => out.push(char::from(byte)),
+                _ if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+                _ => out.push_str(&format!("%{byte:02X}")),
+            }
+        }
+        out
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
 
+    use super::fuzzing::encode;
+    use super::*;
+
     #[test]
-    fn fields_are_decoded_once() {
-        let form = Form::parse(b"name=a+b%20c&to=%2Fx%3Fy%3D%2525&empty=").unwrap();
-        assert_eq!((form.get("name"), form.get("to")), ("a b c", "/x?y=%25"));
-        assert_eq!((form.get("empty"), form.get("none")), ("", ""));
+    fn a_form_is_read_as_a_browser_sends_it() {
+        let body = b"to=%2Fwiki%3Fx%3D1&csrf=abc-_&name=J%C3%B6rg+A&password=a%2Bb%26c%3Dd+%25";
+        let form = parse(body).unwrap();
+        assert_eq!(
+            (&*form.to, &*form.csrf, &*form.name, form.password.as_str()),
+            ("/wiki?x=1", "abc-_", "Jörg A", "a+b&c=d %")
+        );
+    }
+
+    #[track_caller]
+    fn refused(body: impl AsRef<[u8]>, why: BadForm) {
+        assert_eq!(parse(body.as_ref()).err(), Some(why));
     }
 
     #[test]
-    fn what_two_readers_read_differently_is_refused() {
-        assert_eq!(Form::parse(b"a=1&a=2").err(), Some(BadForm::Repeated));
-        assert_eq!(Form::parse(b"a=1&%61=2").err(), Some(BadForm::Repeated));
-        assert_eq!(Form::parse(b"a=%zz").err(), Some(BadForm::Encoding));
-        assert_eq!(Form::parse(b"a=%ff").err(), Some(BadForm::Encoding));
-        assert_eq!(
-            Form::parse("a&b&c&d&e&f&g&h&i&j&k&l&m&n&o&p&q".as_bytes()).err(),
-            Some(BadForm::TooMany)
-        );
+    fn a_field_that_is_doubled_unknown_or_missing_is_refused() {
+        let form = "to=%2F&csrf=c&name=n&password=p";
+        assert!(parse(form.as_bytes()).is_ok());
+        for key in ["to", "csrf", "name", "password"] {
+            refused(format!("{form}&{key}=x"), BadForm::Field);
+            let less: Vec<_> = form
+                .split('&')
+                .filter(|pair| !pair.starts_with(key))
+                .collect();
+            refused(less.join("&"), BadForm::Missing);
+        }
+        for more in ["admin=1", "Name=x", "", "name", "%6eame=x", "=x"] {
+            refused(format!("{form}&{more}"), BadForm::Field);
+        }
+        refused("", BadForm::Field);
+    }
+
+    #[test]
+    fn what_no_browser_sends_is_refused() {
+        let with = |name: &[u8]| [b"to=%2F&csrf=c&password=p&name=", name].concat();
+        for name in [&b"%"[..], b"%4", b"%4g", b"%%41", b"%+1"] {
+            refused(with(name), BadForm::Encoding);
+        }
+        for name in [&b"a b"[..], b"a\nb", b"\0", b"\xc3\xb6", b"\x7f"] {
+            refused(with(name), BadForm::Raw);
+        }
+        for name in [&b"%00"[..], b"%0d%0a", b"%ff", b"%c0%af", b"%C2%85", b"%7f"] {
+            refused(with(name), BadForm::Text);
+        }
+        refused(with(&[b'a'; MAX_NAME + 1]), BadForm::TooLong);
+        refused(with(&[b'a'; MAX_BYTES]), BadForm::TooLong);
+    }
+
+    #[test]
+    fn a_query_says_once_where_to_return_to() {
+        let to = |query| to_in_query(query);
+        assert_eq!(to("to=%2Fa%3Fb%3Dc+d").as_deref(), Some("/a?b=c d"));
+        assert_eq!(to("x&error=%zz&to=/a").as_deref(), Some("/a"));
+        for query in [
+            "",
+            "to",
+            "To=/a",
+            "return_to=/a",
+            "to=/a&to=/a",
+            "to=/a&to=%",
+            "to=%00",
+            "to=%ff",
+        ] {
+            assert_eq!(to(query), None, "{query}");
+        }
+        assert_eq!(to(&format!("to=/{}", "a".repeat(MAX_TO))), None);
+    }
+
+    #[test]
+    fn the_password_is_in_no_debug_text() {
+        let form = parse(b"to=%2F&csrf=c&name=n&password=hunter2").unwrap();
+        assert!(!format!("{form:?}").contains("hunter2"));
     }
 
     proptest! {
         #[test]
-        fn any_text_as_a_form(text in "[a-c=&+%0-9]{0,32}") {
-            fuzzing::form(text.as_bytes());
+        fn any_text_comes_back(name in "\\PC{0,40}", password in "\\PC{0,80}") {
+            let body = format!("to=%2F&csrf=&name={}&password={}", encode(&name), encode(&password));
+            let form = parse(body.as_bytes()).unwrap();
+            prop_assert_eq!((form.name, form.password.as_str()), (name, &*password));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(body in "(to|csrf|name|password|x)?(=|&|%|%2|%41|\\+|[a-z]){0,24}") {
+            fuzzing::form(body.as_bytes());
+        }
+
+        #[test]
+        fn any_order_and_spelling_is_read_alike(
+            values in prop::array::uniform4("[ -~]{0,12}"),
+            order in Just(["to", "csrf", "name", "password"]).prop_shuffle(),
+        ) {
+            let pairs: Vec<_> = order.iter().zip(&values).map(|(key, value)| format!("{key}={}", encode(value))).collect();
+            let body = pairs.join("&");
+            prop_assert!(parse(body.as_bytes()).is_ok());
+            fuzzing::form(body.as_bytes());
         }
     }
 }

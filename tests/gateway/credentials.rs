@@ -208,7 +208,7 @@ fn a_bad_password_is_401_with_every_challenge_and_no_redirect() {
     assert_eq!(browser.status, 303, "who showed nothing is led to the page");
     assert_eq!(
         browser.field("location"),
-        Some("/.portcullis/sign-in?to=/x%3Fy%3D1")
+        Some("/.portcullis/sign-in?to=%2Fx%3Fy%3D1")
     );
     assert_eq!(backend.received(), "");
 }

@@ -33,6 +33,11 @@ impl Default for FieldNames {
 }
 
 impl FieldNames {
+    /// Those that say who the user is.
+    pub fn of_the_user(&self) -> impl Iterator<Item = &HeaderName> {
+        [&self.user, &self.email, &self.groups].into_iter()
+    }
+
     pub(super) fn contain(&self, name: &HeaderName) -> bool {
         [&self.user, &self.email, &self.groups, &self.request_id].contains(&name)
     }

@@ -4,6 +4,7 @@
 pub mod table;
 pub mod unit;
 pub mod field;
+pub mod names;
 pub mod spelling;
 pub mod target;
 pub mod hop;

@@ -28,7 +28,7 @@ use crate::edge::listen::{self, Listener};
 use crate::edge::{Drain, Limits};
 use crate::identity::jwks::{FETCH_TIME, FetchFailed, Keys};
 use crate::identity::{Identity, Shared};
-use crate::observe::access_log::{Format, Sink, Writer};
+use crate::observe::access_log::{Format, Lines, Sink, Writer};
 use crate::observe::messages;
 use crate::observe::metrics::Metrics;
 use crate::pipeline::Gate;
@@ -464,6 +464,8 @@ impl Core {
 
     async fn serve(mut self) {
         let pools = Rc::new(Pools::default());
+        let lines = self.sink.lines();
+        tokio::task::spawn_local(lines.clone().run());
         let drain = Drain::default();
         for (socket, listener, redirect) in std::mem::take(&mut self.listeners) {
             let site = match redirect {
@@ -476,7 +478,7 @@ impl Core {
                 None
             };
             let (Ok(exchange), Ok(socket)) = (
-                self.exchange(site, &pools, hsts),
+                self.exchange(site, &pools, &lines, hsts),
                 TcpListener::from_std(socket),
             ) else {
                 tracing::error!("a listener can't be used");
@@ -492,7 +494,7 @@ impl Core {
             ));
         }
         if let Some(admin) = self.admin.take() {
-            self.serve_admin(admin, &pools, &drain);
+            self.serve_admin(admin, &pools, &lines, &drain);
         }
         let sweeping = Rc::clone(&pools);
         tokio::task::spawn_local(async move {
@@ -515,25 +517,26 @@ impl Core {
         &self,
         site: Site,
         pools: &Rc<Pools>,
+        lines: &Lines,
         hsts: Option<HeaderValue>,
     ) -> Result<Exchange, aws_lc_rs::error::Unspecified> {
         Exchange::new(Setup {
             site,
             limits: self.limits,
             pools: Rc::clone(pools),
-            sink: self.sink.clone(),
+            lines: lines.clone(),
             metrics: Arc::clone(&self.site.metrics),
             begun: self.begun,
             hsts,
         })
     }
 
-    fn serve_admin(&self, admin: BoundAdmin, pools: &Rc<Pools>, drain: &Drain) {
+    fn serve_admin(&self, admin: BoundAdmin, pools: &Rc<Pools>, lines: &Lines, drain: &Drain) {
         let site = Site::Admin(Admin {
             metrics: Arc::clone(&self.site.metrics),
             ready: Arc::clone(&self.site.ready),
         });
-        let Ok(exchange) = self.exchange(site, pools, None) else {
+        let Ok(exchange) = self.exchange(site, pools, lines, None) else {
             return;
         };
         let drain = drain.clone();

@@ -12,7 +12,7 @@ use http::{HeaderValue, Response, StatusCode};
 
 use crate::backend::pool::Pools;
 use crate::body::Body;
-use crate::observe::access_log::Sink;
+use crate::observe::access_log::Lines;
 use crate::observe::metrics::Metrics;
 use crate::pages::{self, Context};
 use crate::pipeline::route::App;
@@ -35,7 +35,7 @@ struct Shared {
     site: Site,
     limits: Limits,
     pools: Rc<Pools>,
-    sink: Sink,
+    lines: Lines,
     metrics: Arc<Metrics>,
     begun: Instant,
     hsts: Option<HeaderValue>,
@@ -79,7 +79,7 @@ pub struct Setup {
     /// This core's connections to backends.
     pub pools: Rc<Pools>,
     /// Where log lines go.
-    pub sink: Sink,
+    pub lines: Lines,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// When the process began.
@@ -98,7 +98,7 @@ impl Exchange {
             site,
             limits,
             pools,
-            sink,
+            lines,
             metrics,
             begun,
             hsts,
@@ -108,7 +108,7 @@ impl Exchange {
             site,
             limits,
             pools,
-            sink,
+            lines,
             metrics,
             begun,
             hsts,
@@ -339,7 +339,7 @@ impl Drop for Log {
         if let Some(mut record) = self.record.take() {
             record.duration = record.started.elapsed();
             self.exchange.0.metrics.finished(&record);
-            self.exchange.0.sink.emit(*record);
+            self.exchange.0.lines.emit(&record);
         }
     }
 }
@@ -366,6 +366,22 @@ impl Ids {
     fn next(&self) -> Arc<str> {
         let number = self.next.get();
         self.next.set(number.wrapping_add(1));
-        Arc::from(format!("{:016x}{number:016x}", self.prefix))
+        let mut id = [0; 32];
+        let halves = self
+            .prefix
+            .to_be_bytes()
+            .into_iter()
+            .chain(number.to_be_bytes());
+        for (digits, byte) in id.chunks_exact_mut(2).zip(halves) {
+            digits.copy_from_slice(&[hex(byte >> 4), hex(byte & 15)]);
+        }
+        std::str::from_utf8(&id).unwrap_or_default().into()
+    }
+}
+
+const fn hex(nibble: u8) -> u8 {
+    match nibble {
+        0..=9 => b'0'.saturating_add(nibble),
+        _ => b'a'.saturating_add(nibble.saturating_sub(10)),
     }
 }

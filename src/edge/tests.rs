@@ -39,7 +39,7 @@ fn exchange() -> Exchange {
             tunnel_idle: SHORT,
         },
         pools: Rc::default(),
-        sink: writer.sink(),
+        lines: writer.sink().lines(),
         metrics: Arc::new(Metrics::new(writer.sink(), || 0)),
         begun: clock(),
         hsts: None,

@@ -227,7 +227,7 @@ impl World {
                 tunnel_idle: Duration::from_secs(5),
             },
             pools: Rc::new(Pools::default()),
-            sink: writer.sink(),
+            lines: writer.sink().lines(),
             metrics: Arc::new(Metrics::new(writer.sink(), || 0)),
             begun: Instant::now(),
             hsts: None,

@@ -542,7 +542,7 @@ mod tests {
         let writer = Writer::start(Format::Json, std::io::sink()).unwrap();
         let sink = writer.sink();
         assert!(writer.finish(Duration::from_secs(10)));
-        sink.emit(record(None, 200, 1));
+        sink.lines().emit(&record(None, 200, 1));
         let metrics = Metrics::new(sink, || 3);
         metrics.refused("network.denied");
         metrics.connection_refused();

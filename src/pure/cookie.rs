@@ -3,6 +3,7 @@
 //! A second cookie of ours refuses, because somebody else set one of them (S10); no cookie whose
 //! name anybody could read as ours goes on to a backend (S8).
 
+use bytes::Bytes;
 use cookie::{Cookie, SameSite};
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
@@ -85,13 +86,14 @@ fn split(pair: &[u8]) -> (&[u8], &[u8]) {
 /// Whether a cookie's name could be read as one of ours: in any case of letters, with anything but
 /// letters and digits around or between.
 pub fn is_reserved(name: &[u8]) -> bool {
-    let letters = |text: &[u8]| -> Vec<u8> {
-        text.iter()
-            .filter(|byte| byte.is_ascii_alphanumeric())
-            .map(u8::to_ascii_lowercase)
-            .collect()
-    };
-    letters(name).starts_with(&letters(PREFIX.as_bytes()))
+    let mut letters = letters(name);
+    self::letters(PREFIX.as_bytes()).all(|ours| letters.next() == Some(ours))
+}
+
+fn letters(text: &[u8]) -> impl Iterator<Item = u8> {
+    text.iter()
+        .filter(|byte| byte.is_ascii_alphanumeric())
+        .map(u8::to_ascii_lowercase)
 }
 
 /// The cookies for a backend in one line: all but ours.
@@ -103,19 +105,24 @@ pub fn without_ours(headers: &HeaderMap) -> Result<Option<HeaderValue>, BadCooki
     let (Some(first), more) = (lines.next(), lines.next()) else {
         return Ok(None);
     };
-    let all: Vec<&[u8]> = pairs(headers)?.filter(|pair| !pair.is_empty()).collect();
-    let kept: Vec<&[u8]> = all
-        .iter()
-        .copied()
-        .filter(|pair| !is_reserved(split(pair).0))
-        .collect();
-    if more.is_none() && kept.len() == all.len() {
+    let is_kept = |pair: &&[u8]| !pair.is_empty() && !is_reserved(split(pair).0);
+    if more.is_none() && pairs(headers)?.all(|pair| pair.is_empty() || is_kept(&pair)) {
         return Ok(Some(first.clone()));
     }
+    let mut line = Vec::new();
+    for pair in pairs(headers)?.filter(is_kept) {
+        if !line.is_empty() {
+            line.extend_from_slice(b"; ");
+        }
+        line.extend_from_slice(pair);
+    }
+    if line.is_empty() {
+        return Ok(None);
+    }
     let mut line =
-        HeaderValue::from_bytes(&kept.join(&b"; "[..])).map_err(|_| BadCookies::Malformed)?;
+        HeaderValue::from_maybe_shared(Bytes::from(line)).map_err(|_| BadCookies::Malformed)?;
     line.set_sensitive(true);
-    Ok((!kept.is_empty()).then_some(line))
+    Ok(Some(line))
 }
 
 /// `Set-Cookie` for one of ours, until the browser closes.

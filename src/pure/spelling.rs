@@ -4,9 +4,9 @@
 //! `x-user` are one variable to them. Folding maps them to one name here too, and what folds to a
 //! reserved name never passes (H1, H2, H3, H5).
 
-use std::collections::HashSet;
-
 use http::HeaderName;
+
+use super::names::Names;
 
 /// Folds a name: lower case, and every byte outside `[a-z0-9]` as `-`.
 pub fn fold(name: &[u8]) -> String {
@@ -30,70 +30,37 @@ pub fn is_plain(name: &[u8]) -> bool {
 
 /// Names and families of names that only the gate may write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reserved {
-    names: HashSet<Box<str>>,
-    /// Folded, sorted.
-    prefixes: Vec<Box<str>>,
-    /// Which first bytes any of them has, so that most names are settled by one look.
-    first: [u64; 4],
-}
+pub struct Reserved(Names);
 
 impl Reserved {
     /// A set of whole names, and of prefixes such as `x-forwarded-`.
+    ///
+    /// # Errors
+    /// What was expected instead of the first that is no name.
     pub fn new<'a>(
         names: impl IntoIterator<Item = &'a str>,
         prefixes: impl IntoIterator<Item = &'a str>,
-    ) -> Self {
-        let mut reserved = Self::default();
+    ) -> Result<Self, String> {
+        let mut reserved = Names::default();
         for name in names {
-            let folded = fold(name.as_bytes());
-            reserved.note_first(&folded);
-            reserved.names.insert(folded.into());
+            reserved.insert(&fold(name.as_bytes()))?;
         }
         for prefix in prefixes {
-            let folded = fold(prefix.as_bytes());
-            reserved.note_first(&folded);
-            reserved.prefixes.push(folded.into());
+            let mut entry = fold(prefix.as_bytes());
+            entry.push('*');
+            reserved.insert(&entry)?;
         }
-        reserved.prefixes.sort();
-        reserved
-    }
-
-    fn note_first(&mut self, folded: &str) {
-        if let Some(byte) = folded.bytes().next()
-            && let Some(word) = self.first.get_mut(usize::from(byte >> 6))
-        {
-            *word |= 1_u64 << (byte & 63);
-        }
+        Ok(Self(reserved))
     }
 
     /// Whether a name, in whichever spelling, is one of them.
     pub fn contains(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
-        let Some(first) = name.bytes().next().map(fold_byte) else {
-            return false;
-        };
-        let word = self
-            .first
-            .get(usize::from(first >> 6))
-            .copied()
-            .unwrap_or(u64::MAX);
-        if word & (1_u64 << (first & 63)) == 0 {
-            return false;
-        }
         if is_plain(name.as_bytes()) {
-            self.has(name)
+            self.0.contains_lower(name)
         } else {
-            self.has(&fold(name.as_bytes()))
+            self.0.contains_lower(&fold(name.as_bytes()))
         }
-    }
-
-    fn has(&self, folded: &str) -> bool {
-        self.names.contains(folded)
-            || self
-                .prefixes
-                .iter()
-                .any(|prefix| folded.starts_with(&**prefix))
     }
 }
 
@@ -103,7 +70,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn reserved() -> Reserved {
-        Reserved::new(["X-Authenticated-User", "remote-user"], ["x-forwarded-"])
+        Reserved::new(["X-Authenticated-User", "remote-user"], ["x-forwarded-"]).unwrap()
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 
-use crate::pure::banner::Names;
+use crate::pure::names::Names;
 use crate::pure::spelling::Reserved;
 
 /// The families of names that only a gateway may speak.
@@ -81,12 +81,12 @@ impl ReservedNames {
             request_ids.push(request_id.as_str());
         }
         Ok(Self {
-            own: Reserved::new(own, ["x-forwarded-", "x-portcullis-"]),
-            request_ids: Reserved::new(request_ids, []),
+            own: Reserved::new(own, ["x-forwarded-", "x-portcullis-"])?,
+            request_ids: Reserved::new(request_ids, [])?,
             families: Reserved::new(
                 families().filter(|word| !word.ends_with('*')),
                 families().filter_map(|word| word.strip_suffix('*')),
-            ),
+            )?,
             spared: Names::new(words().filter_map(|word| word.strip_prefix('!')))?,
         })
     }

@@ -1,0 +1,199 @@
+//! A set of names and of beginnings of names.
+//!
+//! A look-up costs two looks at a table for most names, a hash for some, and for some first letters a
+//! binary search: what a field costs does not grow with the list.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use http::HeaderName;
+
+/// Field or cookie names, in lower case: exact ones, and all that begin in some way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    exact: HashSet<Box<str>, BuildHasherDefault<Fnv>>,
+    /// For each ASCII byte that an exact one begins with, a bit for each length: one look settles
+    /// most names. Empty until there is one.
+    lengths: Vec<u64>,
+    /// Sorted, and none is the beginning of another.
+    prefixes: Vec<Box<str>>,
+    /// One bit for each ASCII byte that a prefix begins with.
+    starts: u128,
+}
+
+impl Names {
+    /// The set of these entries; `X-Foo-*` stands for every name that begins so.
+    ///
+    /// # Errors
+    /// What was expected instead of the first entry that is none.
+    pub fn new<'e>(entries: impl IntoIterator<Item = &'e str>) -> Result<Self, String> {
+        let mut names = Self::default();
+        for entry in entries {
+            names.insert(entry)?;
+        }
+        Ok(names)
+    }
+
+    /// Adds one entry.
+    ///
+    /// # Errors
+    /// What was expected instead.
+    pub fn insert(&mut self, entry: &str) -> Result<(), String> {
+        let lower = entry.to_ascii_lowercase();
+        let (name, is_prefix) = match lower.strip_suffix('*') {
+            Some(prefix) => (prefix, true),
+            None => (&*lower, false),
+        };
+        if name.contains('*') || HeaderName::from_bytes(name.as_bytes()).is_err() {
+            return Err("a name such as `X-Foo`, or a beginning such as `X-Foo-*`".to_owned());
+        }
+        if is_prefix {
+            self.insert_prefix(name);
+        } else {
+            self.insert_exact(name);
+        }
+        Ok(())
+    }
+
+    /// Whether a field is in the set.
+    pub fn contains(&self, name: &HeaderName) -> bool {
+        self.contains_lower(name.as_str())
+    }
+
+    /// Whether a name in lower case is in the set.
+    pub fn contains_lower(&self, name: &str) -> bool {
+        self.may_be_exact(name) && self.exact.contains(name) || self.has_prefix_of(name)
+    }
+
+    /// Whether nothing is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.prefixes.is_empty()
+    }
+
+    fn may_be_exact(&self, name: &str) -> bool {
+        let lengths = name
+            .bytes()
+            .next()
+            .and_then(|first| self.lengths.get(usize::from(first)));
+        lengths.is_some_and(|lengths| lengths & length_bit(name) != 0)
+    }
+
+    fn insert_exact(&mut self, name: &str) {
+        self.lengths.resize(128, 0);
+        let first = name.bytes().next().map_or(0, usize::from);
+        if let Some(lengths) = self.lengths.get_mut(first) {
+            *lengths |= length_bit(name);
+        }
+        self.exact.insert(name.into());
+    }
+
+    fn insert_prefix(&mut self, prefix: &str) {
+        if self.has_prefix_of(prefix) {
+            return;
+        }
+        self.prefixes.retain(|longer| !longer.starts_with(prefix));
+        let at = self.prefixes.partition_point(|p| **p < *prefix);
+        self.prefixes.insert(at, prefix.into());
+        self.starts |= bit(prefix);
+    }
+
+    fn has_prefix_of(&self, name: &str) -> bool {
+        if self.starts & bit(name) == 0 {
+            return false;
+        }
+        // INVARIANT: no prefix begins another, so only the greatest one that is not above `name`
+        // can begin it: whatever sorts between a prefix and a name that it begins, it begins, too.
+        let above = self.prefixes.partition_point(|p| **p <= *name);
+        let candidate = above.checked_sub(1).and_then(|i| self.prefixes.get(i));
+        candidate.is_some_and(|prefix| name.starts_with(&**prefix))
+    }
+}
+
+/// All that are long share the last bit.
+fn length_bit(name: &str) -> u64 {
+    1 << name.len().min(63)
+}
+
+fn bit(name: &str) -> u128 {
+    name.bytes()
+        .next()
+        .and_then(|b| 1_u128.checked_shl(b.into()))
+        .unwrap_or(0)
+}
+
+/// FNV-1a: quick on short names. The sets hold what an operator lists, so that nobody else can
+/// choose what collides in them.
+#[derive(Debug, Clone, Copy)]
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(entries: &[&str]) -> Names {
+        Names::new(entries.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn names_match_in_any_case() {
+        let names = names(&["X-Powered-By", "SERVER"]);
+        for name in ["x-powered-by", "server"] {
+            assert!(names.contains_lower(name));
+            assert!(names.contains(&HeaderName::from_bytes(name.as_bytes()).unwrap()));
+        }
+        assert!(!names.contains_lower("x-powered-bye"));
+        assert!(!names.contains_lower("x-powered"));
+    }
+
+    #[test]
+    fn a_star_matches_every_name_that_begins_so() {
+        let names = names(&["X-Amz-*", "X-Error*"]);
+        for name in [
+            "x-amz-",
+            "x-amz-id-2",
+            "x-error",
+            "x-errors",
+            "x-error-code",
+        ] {
+            assert!(names.contains_lower(name), "{name}");
+        }
+        for name in ["x-am", "x-amz", "x-amzn-id", "xx-amz-id", "y-error", ""] {
+            assert!(!names.contains_lower(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_within_another_is_one_rule() {
+        for entries in [["x-a*", "x-ab-*"], ["x-ab-*", "x-a*"]] {
+            let names = names(&entries);
+            for name in ["x-a", "x-ab-c", "x-b".trim_end_matches("b"), "x-az"] {
+                assert_eq!(names.contains_lower(name), name.starts_with("x-a"));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        for bad in ["", "*", "X Foo", "X-*-Foo", "X-Foo:", "Ä"] {
+            assert!(Names::new([bad]).is_err(), "{bad}");
+        }
+    }
+}

@@ -225,6 +225,20 @@ fn finish(
             switched: None,
         });
     }
+    if let Remaining::Length(length) = remaining
+        && exchange.is_sent()
+        && exchange.conn.input.len() as u64 == length
+    {
+        // All of it came with the head, as short answers do: nothing is left to wait for.
+        let body = Body::full(exchange.conn.input.split().freeze());
+        exchange.release(endpoint);
+        return Ok(Response {
+            head,
+            body,
+            declared_length,
+            switched: None,
+        });
+    }
     let exact = match remaining {
         Remaining::Length(length) => Some(length),
         Remaining::Nothing => Some(0),

@@ -194,7 +194,7 @@ pub fn clean(
         ..
     } = head;
     let subject = grant.subject();
-    let host = authority.to_string();
+    let host = authority.text();
     let facts = Facts {
         reserved,
         scheme: conn.scheme(),
@@ -208,7 +208,7 @@ pub fn clean(
     let (kept, names) = (Arc::clone(rule), Arc::clone(reserved));
     Ok(Outbound(OutboundParts {
         method,
-        target: target.to_string(),
+        target: target.text(),
         host,
         headers,
         content,
@@ -301,12 +301,11 @@ impl Rule {
         // The request's id is a trace id, too, so that the access log and a trace name each other.
         let id = facts.request_id.as_bytes();
         let span = id.get(..16).unwrap_or_default();
-        let trace = values.of(&[b"00-", id, b"-", span, b"-01"])?;
-        if is_traceparent(trace.as_bytes()) {
-            Ok(Traced::New(trace))
-        } else {
-            Err(Refused::Unwritable)
+        if id.len() != 32 {
+            return Err(Refused::Unwritable);
         }
+        let trace = values.of(&[b"00-", id, b"-", span, b"-01"])?;
+        Ok(Traced::New(trace))
     }
 }
 
@@ -372,12 +371,10 @@ fn set_identity(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) -> Resu
 impl Facts<'_> {
     /// The port that the client used, said or not.
     fn port(&self) -> HeaderValue {
-        let after_host = self
-            .authority
-            .rsplit_once(']')
-            .map_or(self.authority, |(_, port)| port);
-        let said = after_host.rsplit_once(':');
-        match said.and_then(|(_, port)| port.parse::<u16>().ok()) {
+        // The last part of an IPv6 address in brackets is no number: it ends in `]`.
+        let colon = memchr::memrchr(b':', self.authority.as_bytes());
+        let said = colon.and_then(|at| self.authority.get(at.saturating_add(1)..));
+        match said.and_then(|port| port.parse::<u16>().ok()) {
             Some(port) => HeaderValue::from(port),
             None if self.scheme == "https" => HeaderValue::from_static("443"),
             None => HeaderValue::from_static("80"),

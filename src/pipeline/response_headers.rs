@@ -208,6 +208,8 @@ pub fn clean_message(
     let content = rewrite(rule, &facts, &mut head.headers);
     let body = match content {
         Content::Ours => Body::Empty,
+        // Most content is at hand whole, and without trailers.
+        Content::Backends if !matches!(body, Body::Stream(_)) => body,
         Content::Backends => {
             let (rule, reserved) = (Arc::clone(rule), Arc::clone(reserved));
             let (scheme, authority) = (public.scheme.to_owned(), public.authority.to_owned());

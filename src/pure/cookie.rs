@@ -39,9 +39,16 @@ fn pairs(headers: &HeaderMap) -> Result<impl Iterator<Item = &[u8]>, BadCookies>
     if bytes > MOST_BYTES || count.fold(0, usize::saturating_add) > MOST_COOKIES {
         return Err(BadCookies::TooMany);
     }
-    Ok(lines()
-        .flat_map(|line| line.split(|&byte| byte == b';'))
-        .map(<[u8]>::trim_ascii))
+    Ok(lines().flat_map(|line| {
+        let mut rest = Some(line);
+        std::iter::from_fn(move || {
+            let line = rest?;
+            let end = memchr::memchr(b';', line).unwrap_or(line.len());
+            let (pair, after) = line.split_at_checked(end)?;
+            rest = after.strip_prefix(b";");
+            Some(pair.trim_ascii())
+        })
+    }))
 }
 
 /// The value of one of our cookies.
@@ -105,16 +112,20 @@ pub fn without_ours(headers: &HeaderMap) -> Result<Option<HeaderValue>, BadCooki
     let (Some(first), more) = (lines.next(), lines.next()) else {
         return Ok(None);
     };
-    let is_kept = |pair: &&[u8]| !pair.is_empty() && !is_reserved(split(pair).0);
-    if more.is_none() && pairs(headers)?.all(|pair| pair.is_empty() || is_kept(&pair)) {
-        return Ok(Some(first.clone()));
-    }
     let mut line = Vec::new();
-    for pair in pairs(headers)?.filter(is_kept) {
+    let mut dropped = false;
+    for pair in pairs(headers)?.filter(|pair| !pair.is_empty()) {
+        if is_reserved(split(pair).0) {
+            dropped = true;
+            continue;
+        }
         if !line.is_empty() {
             line.extend_from_slice(b"; ");
         }
         line.extend_from_slice(pair);
+    }
+    if more.is_none() && !dropped {
+        return Ok(Some(first.clone()));
     }
     if line.is_empty() {
         return Ok(None);

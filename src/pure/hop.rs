@@ -31,8 +31,13 @@ impl Options {
 /// # Errors
 /// [`BadConnection`].
 pub fn connection_options(headers: &HeaderMap) -> Result<Options, BadConnection> {
-    if !headers.contains_key(header::CONNECTION) {
-        return Ok(Options::default());
+    match field::one(headers, &header::CONNECTION) {
+        Ok(None) => return Ok(Options::default()),
+        // What almost every backend says.
+        Ok(Some(value)) if value == "keep-alive" => {
+            return Ok(Options(vec![HeaderName::from_static("keep-alive")]));
+        }
+        Ok(Some(_)) | Err(field::Repeated) => {}
     }
     let elements = field::list(headers, &header::CONNECTION).map_err(|_| BadConnection)?;
     if elements.len() > MOST_OPTIONS {

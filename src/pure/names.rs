@@ -62,7 +62,7 @@ impl Names {
 
     /// Whether a name in lower case is in the set.
     pub fn contains_lower(&self, name: &str) -> bool {
-        self.may_be_exact(name) && self.exact.contains(name) || self.has_prefix_of(name)
+        self.is_exact(name) || self.has_prefix_of(name)
     }
 
     /// Whether nothing is in the set.
@@ -70,19 +70,26 @@ impl Names {
         self.exact.is_empty() && self.prefixes.is_empty()
     }
 
-    fn may_be_exact(&self, name: &str) -> bool {
-        let lengths = name
-            .bytes()
-            .next()
-            .and_then(|first| self.lengths.get(usize::from(first)));
-        lengths.is_some_and(|lengths| lengths & length_bit(name) != 0)
+    /// Whether some name with this first byte and length can be in the set at all.
+    pub fn may_contain(&self, first: u8, length: usize) -> bool {
+        self.starts & bit(first) != 0 || self.may_be_exact(first, length)
+    }
+
+    fn may_be_exact(&self, first: u8, length: usize) -> bool {
+        let lengths = self.lengths.get(usize::from(first));
+        lengths.is_some_and(|lengths| lengths & length_bit(length) != 0)
+    }
+
+    fn is_exact(&self, name: &str) -> bool {
+        let first = name.bytes().next().unwrap_or(0);
+        self.may_be_exact(first, name.len()) && self.exact.contains(name)
     }
 
     fn insert_exact(&mut self, name: &str) {
         self.lengths.resize(128, 0);
         let first = name.bytes().next().map_or(0, usize::from);
         if let Some(lengths) = self.lengths.get_mut(first) {
-            *lengths |= length_bit(name);
+            *lengths |= length_bit(name.len());
         }
         self.exact.insert(name.into());
     }
@@ -94,11 +101,11 @@ impl Names {
         self.prefixes.retain(|longer| !longer.starts_with(prefix));
         let at = self.prefixes.partition_point(|p| **p < *prefix);
         self.prefixes.insert(at, prefix.into());
-        self.starts |= bit(prefix);
+        self.starts |= bit(prefix.bytes().next().unwrap_or(0));
     }
 
     fn has_prefix_of(&self, name: &str) -> bool {
-        if self.starts & bit(name) == 0 {
+        if self.starts & bit(name.bytes().next().unwrap_or(0)) == 0 {
             return false;
         }
         // INVARIANT: no prefix begins another, so only the greatest one that is not above `name`
@@ -110,15 +117,12 @@ impl Names {
 }
 
 /// All that are long share the last bit.
-fn length_bit(name: &str) -> u64 {
-    1 << name.len().min(63)
+fn length_bit(length: usize) -> u64 {
+    1 << length.min(63)
 }
 
-fn bit(name: &str) -> u128 {
-    name.bytes()
-        .next()
-        .and_then(|b| 1_u128.checked_shl(b.into()))
-        .unwrap_or(0)
+fn bit(first: u8) -> u128 {
+    1_u128.checked_shl(first.into()).unwrap_or(0)
 }
 
 /// FNV-1a: quick on short names. The sets hold what an operator lists, so that nobody else can

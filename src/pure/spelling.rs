@@ -56,7 +56,11 @@ impl Reserved {
     /// Whether a name, in whichever spelling, is one of them.
     pub fn contains(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
-        if is_plain(name.as_bytes()) {
+        // Folding keeps the length, so that most names are settled before it.
+        let first = name.bytes().next().map_or(0, fold_byte);
+        if !self.0.may_contain(first, name.len()) {
+            false
+        } else if is_plain(name.as_bytes()) {
             self.0.contains_lower(name)
         } else {
             self.0.contains_lower(&fold(name.as_bytes()))

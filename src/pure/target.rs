@@ -119,6 +119,19 @@ impl Authority {
     }
 }
 
+impl Authority {
+    /// The same as `to_string`, and several times as fast.
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(self.host.0.len().saturating_add(6));
+        text.push_str(&self.host.0);
+        if let Some(port) = self.port {
+            text.push(':');
+            text.push_str(itoa::Buffer::new().format(port));
+        }
+        text
+    }
+}
+
 impl fmt::Display for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.port {
@@ -266,6 +279,15 @@ pub struct Target {
     pub query: Option<String>,
     /// What was odd about it.
     pub oddities: Oddities,
+}
+
+impl Target {
+    /// The same as `to_string`, and several times as fast.
+    pub fn text(&self) -> String {
+        let query = self.query.as_deref().map(|query| ["?", query]);
+        let [mark, query] = query.unwrap_or_default();
+        [&self.path, mark, query].concat()
+    }
 }
 
 impl fmt::Display for Target {

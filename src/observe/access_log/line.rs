@@ -278,7 +278,6 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-
     fn record(path: &str) -> Record {
         let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_709_210_096_789_012);
         let mut record = Record::new("0f".into(), Instant::now(), at);

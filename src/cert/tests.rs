@@ -4,9 +4,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error as TlsError, HandshakeKind,
-    NamedGroup, PeerIncompatible, ProtocolVersion, ServerConnection, SignatureScheme,
-    SupportedProtocolVersion,
+    CipherSuite, ClientConfig, ClientConnection, DigitallySignedStruct, Error as TlsError,
+    HandshakeKind, NamedGroup, PeerIncompatible, ProtocolVersion, ServerConnection,
+    SignatureScheme, SupportedProtocolVersion,
 };
 use std::time::Duration;
 
@@ -203,6 +203,19 @@ fn the_post_quantum_group_is_the_first_offered_and_chosen() {
     let (client, _) = handshake(&modern(), &server, "a.test").unwrap();
     let chosen = client.negotiated_key_exchange_group().unwrap().name();
     assert_eq!(chosen, NamedGroup::X25519MLKEM768);
+}
+
+#[test]
+fn aes_128_is_preferred_whatever_the_client_prefers() {
+    let server = server(simple(), None);
+    for (version, expected) in [
+        (&TLS13, CipherSuite::TLS13_AES_128_GCM_SHA256),
+        (&TLS12, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
+    ] {
+        let client = Arc::new(client(&[version], None));
+        let (client, _) = handshake(&client, &server, "a.test").unwrap();
+        assert_eq!(client.negotiated_cipher_suite().unwrap().suite(), expected);
+    }
 }
 
 #[test]

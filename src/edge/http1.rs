@@ -128,6 +128,10 @@ where
         if wrote.result.is_err() {
             return;
         }
+        // Who said that it sends no more, and did not, misses nothing by a reset.
+        if !keeps_alive && wire.borrow().is_over() {
+            return end(&wire).await;
+        }
         if close || !wire.borrow_mut().skip_content() {
             return linger(&wire).await;
         }
@@ -181,6 +185,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
             Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Whether nothing was sent that is not read.
+    fn is_over(&self) -> bool {
+        self.is_content_over() && self.input.is_empty()
     }
 
     fn is_content_over(&self) -> bool {
@@ -703,6 +712,12 @@ fn date() -> HeaderValue {
             }
         }
     })
+}
+
+/// Ends our side.
+async fn end<IO: AsyncRead + AsyncWrite + Unpin>(wire: &RefCell<Wire<IO>>) {
+    let ending = poll_fn(|cx| Pin::new(&mut wire.borrow_mut().io).poll_shutdown(cx));
+    let _ = tokio::time::timeout(LINGER, ending).await;
 }
 
 /// Ends our side and reads on for a moment: closing on unread bytes would reset the connection, and

@@ -55,6 +55,8 @@ pub fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<StdListener>> {
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         socket.set_nonblocking(true)?;
+        // What is accepted has it too (tcp(7)), without a call for each.
+        socket.set_tcp_nodelay(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let listener = StdListener::from(socket);
@@ -139,7 +141,6 @@ async fn serve(
     exchange: Exchange,
     drain: Drain,
 ) {
-    let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else {
         return;
     };

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::level_filters::LevelFilter;
 
@@ -158,6 +158,16 @@ pub fn run(directory: &Path) -> Result<(), Error> {
         metrics: Arc::clone(&metrics),
         ready: Arc::default(),
     });
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| start(format!("no runtime: {error}")))?;
+    // Before a word is said: whoever reads that it is ready may send one at once, and a signal that
+    // nobody handles yet ends the process.
+    let signals = {
+        let _context = control.enter();
+        Signals::new().map_err(|error| start(format!("signals can't be received: {error}")))?
+    };
     greet(&bound, password.as_deref().map(String::as_str), directory);
 
     let (stop, stopped) = watch::channel(false);
@@ -197,14 +207,14 @@ pub fn run(directory: &Path) -> Result<(), Error> {
         cores,
         "ready"
     );
-    let result = control(&site, files);
+    tokio::task::LocalSet::new().block_on(&control, controlling(&site, signals, files));
     site.ready.store(false, Ordering::Relaxed);
     let _ = stop.send(true);
     for thread in threads {
         let _ = thread.join();
     }
     writer.finish(LAST_LINES);
-    result
+    Ok(())
 }
 
 const fn level(level: LogLevel) -> LevelFilter {
@@ -562,20 +572,26 @@ impl Core {
     }
 }
 
-/// Signals, reloads, and what is done now and then, until the gate is to stop.
-fn control(site: &Arc<Running>, files: Option<Watch>) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| start(format!("no runtime: {error}")))?;
-    tokio::task::LocalSet::new().block_on(&runtime, controlling(site, files))
+/// What the operator and the system say to the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
 }
 
-async fn controlling(site: &Arc<Running>, mut files: Option<Watch>) -> Result<(), Error> {
-    let failed = |error: std::io::Error| start(format!("signals can't be received: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
+impl Signals {
+    /// Must be made within a runtime.
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Signals, reloads, and what is done now and then, until the gate is to stop.
+async fn controlling(site: &Arc<Running>, mut signals: Signals, mut files: Option<Watch>) {
     attend(&site.gate.load().identity);
     let mut prune = tokio::time::interval(PRUNE);
     loop {
@@ -586,9 +602,9 @@ async fn controlling(site: &Arc<Running>, mut files: Option<Watch>) -> Result<()
             }
         };
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hang_up.recv() => reload(site).await,
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hang_up.recv() => reload(site).await,
             () = changed => reload(site).await,
             _ = prune.tick() => {
                 if let Err(error) = site.shared.sessions().prune(now()).await {
@@ -598,7 +614,6 @@ async fn controlling(site: &Arc<Running>, mut files: Option<Watch>) -> Result<()
         }
     }
     tracing::info!("stopping: requests under way may end");
-    Ok(())
 }
 
 /// Reads everything anew. What is in force stays unless all of it can be used.

@@ -604,8 +604,8 @@ async fn controlling(site: &Arc<Running>, mut signals: Signals, mut files: Optio
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            _ = signals.hang_up.recv() => reload(site).await,
-            () = changed => reload(site).await,
+            _ = signals.hang_up.recv() => reload(site, &mut files).await,
+            () = changed => reload(site, &mut files).await,
             _ = prune.tick() => {
                 if let Err(error) = site.shared.sessions().prune(now()).await {
                     tracing::warn!(%error, "old sessions can't be removed");
@@ -617,7 +617,7 @@ async fn controlling(site: &Arc<Running>, mut signals: Signals, mut files: Optio
 }
 
 /// Reads everything anew. What is in force stays unless all of it can be used.
-async fn reload(site: &Arc<Running>) {
+async fn reload(site: &Arc<Running>, files: &mut Option<Watch>) {
     let reloading = Arc::clone(site);
     // Reading files and hashing nothing: still not for a thread that answers signals.
     let made = tokio::task::spawn_blocking(move || {
@@ -632,6 +632,7 @@ async fn reload(site: &Arc<Running>) {
             absolute: gateway.session.absolute,
             idle: gateway.session.idle,
         };
+        let named = loaded.files.clone();
         let problems = Problems::default();
         match gate(
             loaded,
@@ -640,13 +641,13 @@ async fn reload(site: &Arc<Running>) {
             &reloading.directory,
             &problems,
         ) {
-            Some(gate) => Ok((gate, certificates, lifetimes)),
+            Some(gate) => Ok((gate, certificates, lifetimes, named)),
             None => Err(Error::Problems(problems.into_sorted())),
         }
     })
     .await;
     match made {
-        Ok(Ok((gate, certificates, lifetimes))) => {
+        Ok(Ok((gate, certificates, lifetimes, named))) => {
             if let Some(certificates) = certificates {
                 site.certificates.replace(certificates);
             }
@@ -663,6 +664,10 @@ async fn reload(site: &Arc<Running>) {
                     reason = failure.reason(),
                     "sessions of accounts that are gone can't be ended"
                 );
+            }
+            // Before anybody is told, so that no edit after that is missed.
+            if let Some(Err(error)) = files.as_mut().map(|files| files.follow(&named)) {
+                tracing::warn!(%error, "some files can't be watched; reload by SIGHUP");
             }
             tracing::info!("reloaded");
         }

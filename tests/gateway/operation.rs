@@ -47,6 +47,26 @@ fn a_good_edit_is_taken_up_and_a_broken_one_changes_nothing() {
 }
 
 #[test]
+fn a_file_that_a_reload_names_first_is_watched_from_then_on() {
+    let backend = Backend::ok();
+    let gate = Setup::plain(&policy(&backend.url(), FREE))
+        .file("lists/office.txt", "127.0.0.0/8\n")
+        .start();
+    let edit = |path: &str, text: &str| {
+        let before = gate.log().len();
+        replace(&gate.path(), path, text);
+        gate.wait_for_line("\"reloaded\"", before);
+    };
+    let listed = format!("{FREE}[network]\nallow_files = [\"lists/office.txt\"]\n");
+    edit(FILE, &policy(&backend.url(), &listed));
+    assert_eq!(status(&gate), 200);
+    edit("lists/office.txt", "192.0.2.0/24\n");
+    assert_eq!(status(&gate), 403);
+    edit("lists/office.txt", "127.0.0.0/8\n");
+    assert_eq!(status(&gate), 200);
+}
+
+#[test]
 fn an_edit_that_breaks_an_expectation_changes_nothing() {
     let backend = Backend::ok();
     let gate = Setup::plain(&policy(&backend.url(), "access = \"signed-in\""))

@@ -1,11 +1,11 @@
 //! Idle connections to backends, one pool a core: no lock, no wake-up across threads.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ const IDLE: Duration = Duration::from_secs(15);
 const MOST_IDLE: usize = 256;
 
 /// Everything that makes a connection; two backends that differ in any of it share none.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Spec {
     id: u64,
     /// Where it listens.
@@ -85,10 +85,10 @@ pub struct Conn {
 /// The idle connections of one backend on this core.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// What it connects to.
-    pub spec: Arc<Spec>,
+    /// What it connects to: a copy, so that no core keeps a backend known to the others.
+    pub spec: Spec,
+    named: Weak<Spec>,
     idle: RefCell<VecDeque<Conn>>,
-    last_used: Cell<Instant>,
 }
 
 /// All endpoints of this core.
@@ -101,14 +101,19 @@ impl Pools {
     /// The endpoint of a backend.
     pub fn endpoint(&self, spec: &Arc<Spec>) -> Rc<Endpoint> {
         let mut endpoints = self.endpoints.borrow_mut();
-        let endpoint = endpoints.entry(spec.id).or_insert_with(|| {
-            Rc::new(Endpoint {
-                spec: Arc::clone(spec),
-                idle: RefCell::default(),
-                last_used: Cell::new(Instant::now()),
-            })
+        if let Some(endpoint) = endpoints.get(&spec.id) {
+            return Rc::clone(endpoint);
+        }
+        // A new one comes with a reload: the server is often the same, and what idles on the
+        // connections made before would be in the way of the first new one.
+        endpoints.retain(|_, endpoint| endpoint.is_named());
+        let endpoint = Rc::new(Endpoint {
+            spec: Spec::clone(spec),
+            named: Arc::downgrade(spec),
+            idle: RefCell::default(),
         });
-        Rc::clone(endpoint)
+        endpoints.insert(spec.id, Rc::clone(&endpoint));
+        endpoint
     }
 
     /// Closes connections idle for too long, and forgets backends that no policy names any more.
@@ -117,19 +122,22 @@ impl Pools {
         self.endpoints.borrow_mut().retain(|_, endpoint| {
             let mut idle = endpoint.idle.borrow_mut();
             idle.retain(|conn| now.saturating_duration_since(conn.idle_since) < IDLE);
-            let forgotten = Arc::strong_count(&endpoint.spec) == 1;
-            !(idle.is_empty() && forgotten && Rc::strong_count(endpoint) == 1)
+            endpoint.is_named()
         });
     }
 }
 
 impl Endpoint {
+    /// Whether a policy, or a request under way, still names the backend.
+    fn is_named(&self) -> bool {
+        self.named.strong_count() > 0
+    }
+
     /// An idle connection that is still open, for a request that may be sent again: its server may be
     /// closing it at this moment, and nothing here can tell. One that has something to say without
     /// being asked is out of step, and dropped.
     pub fn reuse(&self) -> Option<Conn> {
         let now = Instant::now();
-        self.last_used.set(now);
         loop {
             let mut conn = self.idle.borrow_mut().pop_back()?;
             if now.saturating_duration_since(conn.idle_since) >= IDLE {
@@ -145,9 +153,9 @@ impl Endpoint {
         }
     }
 
-    /// Keeps a connection whose exchange ended cleanly.
+    /// Keeps a connection whose exchange ended cleanly, unless nobody will ask for it.
     pub fn keep(&self, mut conn: Conn) {
-        if !conn.input.is_empty() {
+        if !conn.input.is_empty() || !self.is_named() {
             return;
         }
         conn.idle_since = Instant::now();

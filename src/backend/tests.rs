@@ -76,3 +76,24 @@ fn content_beyond_what_the_head_states_is_never_sent() {
     let large = Error::Request(body::Error::ClientTooLarge);
     assert_eq!(sent(2, b"four"), (Some(large), false));
 }
+
+#[test]
+fn a_backend_that_no_policy_names_any_more_is_forgotten_on_every_core() {
+    let timeouts = Timeouts {
+        connect: Duration::from_secs(5),
+        first_byte: Duration::from_secs(5),
+        idle: Duration::from_secs(5),
+    };
+    let address = Address::Unix("/nowhere".into());
+    let spec = Arc::new(Spec::new(address, None, timeouts));
+    let cores = [Pools::default(), Pools::default()];
+    let known = cores
+        .each_ref()
+        .map(|core| Rc::downgrade(&core.endpoint(&spec)));
+    let are_known = || known.each_ref().map(|endpoint| endpoint.strong_count() > 0);
+    cores.iter().for_each(Pools::sweep);
+    assert_eq!(are_known(), [true, true]);
+    drop(spec);
+    cores.iter().for_each(Pools::sweep);
+    assert_eq!(are_known(), [false, false]);
+}

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::level_filters::LevelFilter;
 
@@ -158,6 +158,16 @@ pub fn run(directory: &Path) -> Result<(), Error> {
         metrics: Arc::clone(&metrics),
         ready: Arc::default(),
     });
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| start(format!("no runtime: {error}")))?;
+    // Before a word is said: whoever reads that it is ready may send one at once, and a signal that
+    // nobody handles yet ends the process.
+    let signals = {
+        let _context = control.enter();
+        Signals::new().map_err(|error| start(format!("signals can't be received: {error}")))?
+    };
     greet(&bound, password.as_deref().map(String::as_str), directory);
 
     let (stop, stopped) = watch::channel(false);
@@ -197,14 +207,14 @@ pub fn run(directory: &Path) -> Result<(), Error> {
         cores,
         "ready"
     );
-    let result = control(&site, files);
+    tokio::task::LocalSet::new().block_on(&control, controlling(&site, signals, files));
     site.ready.store(false, Ordering::Relaxed);
     let _ = stop.send(true);
     for thread in threads {
         let _ = thread.join();
     }
     writer.finish(LAST_LINES);
-    result
+    Ok(())
 }
 
 const fn level(level: LogLevel) -> LevelFilter {
@@ -565,20 +575,26 @@ impl Core {
     }
 }
 
-/// Signals, reloads, and what is done now and then, until the gate is to stop.
-fn control(site: &Arc<Running>, files: Option<Watch>) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| start(format!("no runtime: {error}")))?;
-    tokio::task::LocalSet::new().block_on(&runtime, controlling(site, files))
+/// What the operator and the system say to the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
 }
 
-async fn controlling(site: &Arc<Running>, mut files: Option<Watch>) -> Result<(), Error> {
-    let failed = |error: std::io::Error| start(format!("signals can't be received: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
+impl Signals {
+    /// Must be made within a runtime.
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Signals, reloads, and what is done now and then, until the gate is to stop.
+async fn controlling(site: &Arc<Running>, mut signals: Signals, mut files: Option<Watch>) {
     attend(&site.gate.load().identity);
     let mut prune = tokio::time::interval(PRUNE);
     loop {
@@ -589,10 +605,10 @@ async fn controlling(site: &Arc<Running>, mut files: Option<Watch>) -> Result<()
             }
         };
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hang_up.recv() => reload(site).await,
-            () = changed => reload(site).await,
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hang_up.recv() => reload(site, &mut files).await,
+            () = changed => reload(site, &mut files).await,
             _ = prune.tick() => {
                 if let Err(error) = site.shared.sessions().prune(now()).await {
                     tracing::warn!(%error, "old sessions can't be removed");
@@ -601,11 +617,10 @@ async fn controlling(site: &Arc<Running>, mut files: Option<Watch>) -> Result<()
         }
     }
     tracing::info!("stopping: requests under way may end");
-    Ok(())
 }
 
 /// Reads everything anew. What is in force stays unless all of it can be used.
-async fn reload(site: &Arc<Running>) {
+async fn reload(site: &Arc<Running>, files: &mut Option<Watch>) {
     let reloading = Arc::clone(site);
     // Reading files and hashing nothing: still not for a thread that answers signals.
     let made = tokio::task::spawn_blocking(move || {
@@ -620,6 +635,7 @@ async fn reload(site: &Arc<Running>) {
             absolute: gateway.session.absolute,
             idle: gateway.session.idle,
         };
+        let named = loaded.files.clone();
         let problems = Problems::default();
         match gate(
             loaded,
@@ -628,13 +644,13 @@ async fn reload(site: &Arc<Running>) {
             &reloading.directory,
             &problems,
         ) {
-            Some(gate) => Ok((gate, certificates, lifetimes)),
+            Some(gate) => Ok((gate, certificates, lifetimes, named)),
             None => Err(Error::Problems(problems.into_sorted())),
         }
     })
     .await;
     match made {
-        Ok(Ok((gate, certificates, lifetimes))) => {
+        Ok(Ok((gate, certificates, lifetimes, named))) => {
             if let Some(certificates) = certificates {
                 site.certificates.replace(certificates);
             }
@@ -651,6 +667,10 @@ async fn reload(site: &Arc<Running>) {
                     reason = failure.reason(),
                     "sessions of accounts that are gone can't be ended"
                 );
+            }
+            // Before anybody is told, so that no edit after that is missed.
+            if let Some(Err(error)) = files.as_mut().map(|files| files.follow(&named)) {
+                tracing::warn!(%error, "some files can't be watched; reload by SIGHUP");
             }
             tracing::info!("reloaded");
         }

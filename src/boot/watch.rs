@@ -1,8 +1,11 @@
 //! Tells when a file of the configuration changes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use notify::{EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
@@ -12,7 +15,13 @@ pub const QUIET: Duration = Duration::from_millis(150);
 /// Watches until dropped.
 #[derive(Debug)]
 pub struct Watch {
-    _watcher: notify::RecommendedWatcher,
+    watcher: notify::RecommendedWatcher,
+    /// Where the TOML files are.
+    homes: Vec<PathBuf>,
+    /// The other files, shared with the watcher's thread.
+    named: Arc<ArcSwap<Vec<PathBuf>>>,
+    /// Directories that are watched.
+    places: BTreeSet<PathBuf>,
     changes: Receiver<()>,
     /// A change was seen and not yet told: whoever waits may be interrupted.
     seen: bool,
@@ -24,9 +33,7 @@ pub struct Watch {
 /// What the system can't watch.
 pub fn watch(directory: &Path, files: &[PathBuf]) -> notify::Result<Watch> {
     let (tell, changes) = channel(1);
-    // Whatever else is written there, a log or the store of sessions, is no reason to reload.
-    let named: Vec<PathBuf> = files.iter().map(|file| absolute(file)).collect();
-    let parents: Vec<PathBuf> = [
+    let homes: Vec<PathBuf> = [
         directory.to_owned(),
         directory.join("policies"),
         directory.join("policies/tests"),
@@ -34,8 +41,10 @@ pub fn watch(directory: &Path, files: &[PathBuf]) -> notify::Result<Watch> {
     .iter()
     .map(|path| absolute(path))
     .collect();
+    let named = Arc::<ArcSwap<Vec<PathBuf>>>::default();
+    // Whatever else is written there, a log or the store of sessions, is no reason to reload.
     let ours = {
-        let (named, parents) = (named.clone(), parents.clone());
+        let (homes, named) = (homes.clone(), Arc::clone(&named));
         move |path: &Path| {
             let is_toml = path
                 .extension()
@@ -45,27 +54,20 @@ pub fn watch(directory: &Path, files: &[PathBuf]) -> notify::Result<Watch> {
                 .is_some_and(|name| name.to_string_lossy().starts_with('.'));
             let below = path
                 .parent()
-                .is_some_and(|parent| parents.iter().any(|known| known == parent));
-            below && is_toml && !hidden || named.iter().any(|known| known == path)
+                .is_some_and(|parent| homes.iter().any(|home| home == parent));
+            below && is_toml && !hidden || named.load().iter().any(|known| known == path)
         }
     };
-    let mut watcher = notify::recommended_watcher(move |event| told(&tell, event, &ours))?;
-    // A file that is replaced is another file: its directory is what stays.
-    let mut places: Vec<&Path> = parents
-        .iter()
-        .map(PathBuf::as_path)
-        .chain(named.iter().filter_map(|file| file.parent()))
-        .collect();
-    places.sort_unstable();
-    places.dedup();
-    for place in places.into_iter().filter(|place| place.is_dir()) {
-        watcher.watch(place, RecursiveMode::NonRecursive)?;
-    }
-    Ok(Watch {
-        _watcher: watcher,
+    let mut watch = Watch {
+        watcher: notify::recommended_watcher(move |event| told(&tell, event, &ours))?,
+        homes,
+        named,
+        places: BTreeSet::new(),
         changes,
         seen: false,
-    })
+    };
+    watch.follow(files)?;
+    Ok(watch)
 }
 
 /// As the system names it in events.
@@ -100,6 +102,41 @@ fn told(tell: &Sender<()>, event: notify::Result<notify::Event>, ours: &impl Fn(
 }
 
 impl Watch {
+    /// Watches these named files from now on, instead of those before.
+    ///
+    /// # Errors
+    /// What the system can't watch; the rest is watched all the same.
+    pub fn follow(&mut self, files: &[PathBuf]) -> notify::Result<()> {
+        let named: Vec<PathBuf> = files.iter().map(|file| absolute(file)).collect();
+        // A file that is replaced is another file: its directory is what stays.
+        let parents = named.iter().filter_map(|file| file.parent());
+        let homes = self.homes.iter().map(PathBuf::as_path);
+        let places: BTreeSet<PathBuf> = homes
+            .chain(parents)
+            .filter(|place| place.is_dir())
+            .map(Path::to_owned)
+            .collect();
+        self.named.store(Arc::new(named));
+        for gone in self.places.difference(&places) {
+            // One that was removed is not watched any more.
+            let _ = self.watcher.unwatch(gone);
+        }
+        self.places.retain(|place| places.contains(place));
+        let mut result = Ok(());
+        for place in places {
+            if self.places.contains(&place) {
+                continue;
+            }
+            match self.watcher.watch(&place, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.places.insert(place);
+                }
+                Err(error) => result = Err(error),
+            }
+        }
+        result
+    }
+
     /// Waits for a change, and until changes have paused. A wait that is dropped loses no change.
     pub async fn changed(&mut self) {
         if !self.seen && self.changes.recv().await.is_none() {

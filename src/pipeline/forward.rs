@@ -227,9 +227,14 @@ pub async fn send(
 
 /// A kept connection, or a new one, and which.
 async fn open(endpoint: &Rc<Endpoint>, resendable: bool) -> Result<(Conn, bool), backend::Error> {
-    match resendable.then(|| endpoint.reuse()).flatten() {
-        Some(conn) => Ok((conn, true)),
-        None => Ok((endpoint.connect().await?, false)),
+    match endpoint.reuse() {
+        Some(conn) if resendable => Ok((conn, true)),
+        kept => {
+            // The new one takes its place: a backend that serves few connections at once would
+            // else wait for us on one that idles, while we wait for it on the other.
+            drop(kept);
+            Ok((endpoint.connect().await?, false))
+        }
     }
 }
 

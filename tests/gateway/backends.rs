@@ -5,7 +5,9 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::{Backend, Client, Gate, Setup, ask, get, policy, raw_backend, read_request};
+use crate::support::{
+    Backend, Client, Gate, Setup, ask, get, policy, raw_backend, read_request, replace,
+};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -96,6 +98,37 @@ fn a_backend_that_is_away_is_502_until_it_is_back() {
         }
     });
     assert_eq!(statuses(&gate, "POST", 5), [200; 5]);
+}
+
+#[test]
+fn a_backend_that_serves_one_connection_at_a_time_is_never_kept_waiting() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            while read_request(&mut stream).is_some() && stream.write_all(OK).is_ok() {}
+        }
+    });
+    // Less than idle connections are swept after, and more than anything here takes.
+    let rest = "access = \"public\"\n[rate]\nper_client = \"off\"\n[backend]\nfirst_byte = \"3s\"";
+    let gate = Setup::plain(&policy(&url, rest)).start();
+    let mut client = Client::connect(gate.address());
+    let mut status = |method: &str| {
+        client.send(format!(
+            "{method} / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 0\r\n\r\n"
+        ));
+        client.read().status
+    };
+    for method in ["POST", "POST", "GET", "GET", "POST", "DELETE", "POST"] {
+        assert_eq!(status(method), 200, "{method}");
+    }
+    for number in 0..3 {
+        let before = gate.log().len();
+        let text = policy(&url, &format!("{rest}\n# {number}"));
+        replace(&gate.path(), "policies/app.toml", &text);
+        gate.wait_for_line("\"reloaded\"", before);
+        assert_eq!(status("GET"), 200, "after reload {number}");
+    }
 }
 
 #[test]

@@ -50,9 +50,10 @@ where
         move |request| {
             let stream = Stream::open(&state);
             let (exchange, conn) = (exchange.clone(), Rc::clone(&conn));
-            async move {
+            // In a box, because hyper moves it four times on its way to a task, and it is long.
+            Box::pin(async move {
                 Ok::<_, std::convert::Infallible>(answer(exchange, &conn, request, stream).await)
-            }
+            })
         }
     });
     let mut builder = http2::Builder::new(Local);

@@ -8,17 +8,20 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use http::HeaderName;
 
+/// Bytes at the start of a name that settle most look-ups.
+pub const LOOKED_AT: usize = 4;
+
 /// Field or cookie names, in lower case: exact ones, and all that begin in some way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names {
     exact: HashSet<Box<str>, BuildHasherDefault<Fnv>>,
-    /// For each ASCII byte that an exact one begins with, a bit for each length: one look settles
-    /// most names. Empty until there is one.
+    /// For each ASCII byte that is the third of an exact one, a bit for each length: one look settles
+    /// most names, also of those that begin with `x-`. Empty until there is one.
     lengths: Vec<u64>,
     /// Sorted, and none is the beginning of another.
     prefixes: Vec<Box<str>>,
-    /// One bit for each ASCII byte that a prefix begins with.
-    starts: u128,
+    /// For each of the first places, a bit for each ASCII byte that a prefix has there.
+    starts: [u128; LOOKED_AT],
 }
 
 impl Names {
@@ -70,25 +73,29 @@ impl Names {
         self.exact.is_empty() && self.prefixes.is_empty()
     }
 
-    /// Whether some name with this first byte and length can be in the set at all.
-    pub fn may_contain(&self, first: u8, length: usize) -> bool {
-        self.starts & bit(first) != 0 || self.may_be_exact(first, length)
+    /// Whether a name that starts so, in lower case, and is so long can be in the set at all.
+    /// `start` has the first [`LOOKED_AT`] bytes, or all.
+    pub fn may_contain(&self, start: &[u8], length: usize) -> bool {
+        self.may_begin(start) || self.may_be_exact(start, length)
     }
 
-    fn may_be_exact(&self, first: u8, length: usize) -> bool {
-        let lengths = self.lengths.get(usize::from(first));
+    fn may_begin(&self, start: &[u8]) -> bool {
+        let places = self.starts.iter().zip(start);
+        places.fold(true, |may, (bytes, byte)| may & (bytes & bit(*byte) != 0))
+    }
+
+    fn may_be_exact(&self, start: &[u8], length: usize) -> bool {
+        let lengths = self.lengths.get(third(start));
         lengths.is_some_and(|lengths| lengths & length_bit(length) != 0)
     }
 
     fn is_exact(&self, name: &str) -> bool {
-        let first = name.bytes().next().unwrap_or(0);
-        self.may_be_exact(first, name.len()) && self.exact.contains(name)
+        self.may_be_exact(name.as_bytes(), name.len()) && self.exact.contains(name)
     }
 
     fn insert_exact(&mut self, name: &str) {
         self.lengths.resize(128, 0);
-        let first = name.bytes().next().map_or(0, usize::from);
-        if let Some(lengths) = self.lengths.get_mut(first) {
+        if let Some(lengths) = self.lengths.get_mut(third(name.as_bytes())) {
             *lengths |= length_bit(name.len());
         }
         self.exact.insert(name.into());
@@ -101,11 +108,15 @@ impl Names {
         self.prefixes.retain(|longer| !longer.starts_with(prefix));
         let at = self.prefixes.partition_point(|p| **p < *prefix);
         self.prefixes.insert(at, prefix.into());
-        self.starts |= bit(prefix.bytes().next().unwrap_or(0));
+        // Behind a short prefix may stand anything.
+        let bits = prefix.bytes().map(bit).chain(std::iter::repeat(u128::MAX));
+        for (bytes, bit) in self.starts.iter_mut().zip(bits) {
+            *bytes |= bit;
+        }
     }
 
     fn has_prefix_of(&self, name: &str) -> bool {
-        if self.starts & bit(name.bytes().next().unwrap_or(0)) == 0 {
+        if !self.may_begin(name.as_bytes()) {
             return false;
         }
         // INVARIANT: no prefix begins another, so only the greatest one that is not above `name`
@@ -114,6 +125,10 @@ impl Names {
         let candidate = above.checked_sub(1).and_then(|i| self.prefixes.get(i));
         candidate.is_some_and(|prefix| name.starts_with(&**prefix))
     }
+}
+
+fn third(name: &[u8]) -> usize {
+    name.get(2).copied().map_or(0, usize::from)
 }
 
 /// All that are long share the last bit.

@@ -6,7 +6,7 @@
 
 use http::HeaderName;
 
-use super::names::Names;
+use super::names::{self, Names};
 
 /// Folds a name: lower case, and every byte outside `[a-z0-9]` as `-`.
 pub fn fold(name: &[u8]) -> String {
@@ -57,8 +57,11 @@ impl Reserved {
     pub fn contains(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
         // Folding keeps the length, so that most names are settled before it.
-        let first = name.bytes().next().map_or(0, fold_byte);
-        if !self.0.may_contain(first, name.len()) {
+        let mut start = [0; names::LOOKED_AT];
+        let folded = start.iter_mut().zip(name.bytes());
+        let looked_at = folded.map(|(at, byte)| *at = fold_byte(byte)).count();
+        let start = start.get(..looked_at).unwrap_or_default();
+        if !self.0.may_contain(start, name.len()) {
             false
         } else if is_plain(name.as_bytes()) {
             self.0.contains_lower(name)

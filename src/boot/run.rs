@@ -28,9 +28,10 @@ use crate::edge::listen::{self, Listener};
 use crate::edge::{Drain, Limits};
 use crate::identity::jwks::{FETCH_TIME, FetchFailed, Keys};
 use crate::identity::{Identity, Shared};
-use crate::observe::access_log::{Format, Lines, Sink, Writer};
+use crate::observe::access_log::{Format, Lines};
 use crate::observe::messages;
 use crate::observe::metrics::Metrics;
+use crate::observe::writer::{Sink, Writer};
 use crate::pipeline::Gate;
 use crate::pipeline::rate::Cells;
 use crate::pure::backend_url::BackendUrl;
@@ -101,8 +102,20 @@ pub fn run(directory: &Path) -> Result<(), Error> {
         LogFormat::Auto if std::io::stdout().is_terminal() => Format::Text,
         LogFormat::Auto => Format::Json,
     };
-    messages::init(format, level(gateway.log.level));
-    let accounts_file = directory.join(&gateway.accounts);
+    let messages = messages::init(format, level(gateway.log.level))
+        .map_err(|error| start(format!("the log's thread can't be started: {error}")))?;
+    let result = run_logged(directory, loaded, format, begun);
+    messages.finish(LAST_LINES);
+    result
+}
+
+fn run_logged(
+    directory: &Path,
+    loaded: super::Loaded,
+    format: Format,
+    begun: Instant,
+) -> Result<(), Error> {
+    let accounts_file = directory.join(&loaded.config.gateway.accounts);
     let password = first_run::account(&accounts_file)
         .map_err(|error| start(format!("the first account can't be made: {error}")))?;
     let loaded = if password.is_some() {
@@ -142,7 +155,7 @@ pub fn run(directory: &Path) -> Result<(), Error> {
     let Some(first) = gate(loaded, &shared, &rates, directory, &problems) else {
         return Err(Error::Problems(problems.into_sorted()));
     };
-    let writer = Writer::start(format, std::io::stdout())
+    let writer = Writer::start("access-log", std::io::stdout())
         .map_err(|error| start(format!("the log's thread can't be started: {error}")))?;
     let counted = Arc::clone(&admission);
     let metrics = Arc::new(Metrics::new(writer.sink(), move || counted.open()));
@@ -186,6 +199,7 @@ pub fn run(directory: &Path) -> Result<(), Error> {
             limits,
             admission: Arc::clone(&admission),
             hsts: hsts.clone(),
+            format,
             sink: writer.sink(),
             begun,
             stopped: stopped.clone(),
@@ -454,6 +468,7 @@ struct Core {
     limits: Limits,
     admission: Arc<Admission>,
     hsts: Option<HeaderValue>,
+    format: Format,
     sink: Sink,
     begun: Instant,
     stopped: watch::Receiver<bool>,
@@ -474,7 +489,7 @@ impl Core {
 
     async fn serve(mut self) {
         let pools = Rc::new(Pools::default());
-        let lines = self.sink.lines();
+        let lines = Lines::new(self.format, self.sink.clone());
         tokio::task::spawn_local(lines.clone().run());
         let drain = Drain::default();
         for (socket, listener, redirect) in std::mem::take(&mut self.listeners) {

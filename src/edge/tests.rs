@@ -11,8 +11,9 @@ use super::exchange::{Exchange, Setup, Site};
 use super::*;
 use crate::backend::io::BackendIo;
 use crate::backend::pool::{Address, Pools, Spec};
-use crate::observe::access_log::{Format, Writer};
+use crate::observe::access_log::{Format, Lines};
 use crate::observe::metrics::Metrics;
+use crate::observe::writer::Writer;
 use crate::pure::connection::Connection;
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -20,7 +21,7 @@ const SHORT: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(15);
 
 fn exchange() -> Exchange {
-    let writer = Writer::start(Format::Json, io::sink()).unwrap();
+    let writer = Writer::start("log", io::sink()).unwrap();
     Exchange::new(Setup {
         site: Site::Redirect(443),
         limits: Limits {
@@ -39,7 +40,7 @@ fn exchange() -> Exchange {
             tunnel_idle: SHORT,
         },
         pools: Rc::default(),
-        lines: writer.sink().lines(),
+        lines: Lines::new(Format::Json, writer.sink()),
         metrics: Arc::new(Metrics::new(writer.sink(), || 0)),
         begun: clock(),
         hsts: None,

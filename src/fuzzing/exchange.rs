@@ -28,8 +28,9 @@ use crate::edge::{Drain, Limits, http1 as edge};
 use crate::identity::accounts::Accounts;
 use crate::identity::password::Stored;
 use crate::identity::{AtSignIn, Identity, Shared};
-use crate::observe::access_log::{Format, Writer};
+use crate::observe::access_log::{Format, Lines};
 use crate::observe::metrics::Metrics;
+use crate::observe::writer::Writer;
 use crate::pipeline::{Gate, rate};
 use crate::pure::connection::Connection;
 use crate::pure::http1::{self, Chunked, Framing, HeadLimits, Piece, Scanner};
@@ -211,8 +212,7 @@ impl World {
             reserved: Arc::new(config.reserved),
         };
         let bad_line = Arc::<Mutex<Option<String>>>::default();
-        let writer =
-            Writer::start(Format::Json, LogCheck(Arc::clone(&bad_line))).expect("a thread");
+        let writer = Writer::start("log", LogCheck(Arc::clone(&bad_line))).expect("a thread");
         let exchange = Exchange::new(Setup {
             site: Site::Gate(Arc::new(ArcSwap::from_pointee(gate))),
             limits: Limits {
@@ -227,7 +227,7 @@ impl World {
                 tunnel_idle: Duration::from_secs(5),
             },
             pools: Rc::new(Pools::default()),
-            lines: writer.sink().lines(),
+            lines: Lines::new(Format::Json, writer.sink()),
             metrics: Arc::new(Metrics::new(writer.sink(), || 0)),
             begun: Instant::now(),
             hsts: None,

@@ -14,12 +14,37 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::registry;
 
 use super::access_log::{Format, is_printable, push_escape};
+use super::writer::{Batch, Sink, Writer};
 
-/// Writes messages of `level` and above to standard error. A library's messages are written from
+/// Writes messages of `level` and above to standard error, by a thread of its own. A library's messages are written from
 /// `warn` on only: hyper's and h2's say at `trace` what crosses the wire, secrets included.
-pub fn init(format: Format, level: LevelFilter) {
+///
+/// # Errors
+/// No thread from the system.
+pub fn init(format: Format, level: LevelFilter) -> io::Result<Writer> {
+    let writer = Writer::start("messages", io::stderr())?;
+    let sink = writer.sink();
+    let queue = move || Queue(sink.clone());
     // A second call, as tests make, changes nothing.
-    let _ = tracing::subscriber::set_global_default(subscriber(format, level, io::stderr));
+    let _ = tracing::subscriber::set_global_default(subscriber(format, level, queue));
+    Ok(writer)
+}
+
+/// Hands each message to the thread that writes.
+struct Queue(Sink);
+
+impl Write for Queue {
+    fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+        self.0.send(Batch {
+            text: String::from_utf8_lossy(message).into_owned(),
+            lines: 1,
+        });
+        Ok(message.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn subscriber<W>(format: Format, level: LevelFilter, out: W) -> impl Subscriber + Send + Sync

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use http::StatusCode;
 
-use super::access_log::Sink;
+use super::writer::Sink;
 use crate::record::Record;
 
 /// Upper bounds of the latency histogram, in microseconds.
@@ -423,7 +423,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::access_log::{Format, Writer};
+    use crate::observe::writer::{Batch, Writer};
     use std::collections::HashSet;
     use std::time::Instant;
 
@@ -539,10 +539,13 @@ mod tests {
 
     #[test]
     fn everything_else_is_shown() {
-        let writer = Writer::start(Format::Json, std::io::sink()).unwrap();
+        let writer = Writer::start("log", std::io::sink()).unwrap();
         let sink = writer.sink();
         assert!(writer.finish(Duration::from_secs(10)));
-        sink.lines().emit(&record(None, 200, 1));
+        sink.send(Batch {
+            text: String::new(),
+            lines: 1,
+        });
         let metrics = Metrics::new(sink, || 3);
         metrics.refused("network.denied");
         metrics.connection_refused();

@@ -143,11 +143,23 @@ fn read(path: &Path) -> Result<String, String> {
 
 /// The TOML files of a directory, by name. Files whose names begin with a dot are editors'.
 fn texts(directory: &Path, shown: &str, problems: &Problems) -> Vec<(String, String)> {
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return Vec::new();
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        // What can't be read may hold a rule, or an expectation that the rest breaks.
+        Err(error) => {
+            problems.about_file(shown, format!("can't be read: {error}"), None);
+            return Vec::new();
+        }
     };
     let mut paths: Vec<PathBuf> = entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter_map(|entry| match entry {
+            Ok(entry) => Some(entry.path()),
+            Err(error) => {
+                problems.about_file(shown, format!("can't be read: {error}"), None);
+                None
+            }
+        })
         .collect();
     paths.sort();
     let mut texts = Vec::with_capacity(paths.len());
@@ -201,4 +213,29 @@ pub fn certificates(
         pairs.push(cert::development::ensure(&directory.join("certs"), now())?);
     }
     Certificates::load(&pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_listed_is_a_problem_and_not_empty() {
+        let home = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| std::fs::write(home.path().join(file), text).unwrap();
+        std::fs::create_dir(home.path().join("policies")).unwrap();
+        write(
+            "portcullis.toml",
+            "[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n",
+        );
+        write(
+            "policies/app.toml",
+            "host = \"app.test\"\nbackends = [\"whoami\"]\naccess = \"public\"\n",
+        );
+        assert!(load(home.path()).is_ok());
+        // Expectations are below it, as far as anybody can tell.
+        write("policies/tests", "");
+        let problems = load(home.path()).err().unwrap();
+        assert_eq!(&*problems[0].file, "policies/tests");
+    }
 }

@@ -1,6 +1,5 @@
 //! `policies/tests/*.toml`: what the policies are expected to say, held to before every reload.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,7 +8,7 @@ use http::Method;
 
 use crate::explain::{self, Question};
 use crate::identity::accounts::LOCAL;
-use crate::identity::provider::Kind;
+use crate::identity::provider::{Methods, named};
 use crate::pipeline::{Rules, access, network, route};
 use crate::pure::identity::User;
 use crate::pure::table::{Key, Table, nearest};
@@ -86,7 +85,7 @@ pub struct Expectation {
 }
 
 /// Reads a file of tests; `methods` are the sign-in methods that there are.
-pub fn read(file: &Table, methods: &BTreeMap<Arc<str>, Kind>) -> Vec<Expectation> {
+pub fn read(file: &Table, methods: &Methods) -> Vec<Expectation> {
     let tests = file.tables("test", TEST);
     tests
         .iter()
@@ -128,7 +127,7 @@ fn outcome(text: &str) -> Result<String, String> {
     })
 }
 
-fn test(table: &Table, methods: &BTreeMap<Arc<str>, Kind>) -> Option<Expectation> {
+fn test(table: &Table, methods: &Methods) -> Option<Expectation> {
     for (key, expected) in [
         ("url", "what is asked for"),
         ("expect", "`allow`, `sign-in`, `refuse` or a reason"),
@@ -154,13 +153,7 @@ fn test(table: &Table, methods: &BTreeMap<Arc<str>, Kind>) -> Option<Expectation
         Method::from_bytes(text.as_bytes()).map_err(|_| "expected a method".to_owned())
     };
     let text = |text: &str| Ok(Arc::<str>::from(text));
-    let provider = |text: &str| match methods.get_key_value(text) {
-        Some((name, _)) => Ok(Arc::clone(name)),
-        None => Err(match nearest(text, methods.keys().map(|name| &**name)) {
-            Some(near) => format!("no method has this name; did you mean `{near}`?"),
-            None => "no method has this name".to_owned(),
-        }),
-    };
+    let provider = |text: &str| Ok(named(text, methods)?.0);
     let expect = table.value("expect", outcome);
     let (tls, authority, target) = table.value("url", explain::url)?;
     let user = table.value("user", text).map(|name| {

@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use crate::backend::Timeouts;
 use crate::backend::pool::{Address, Spec, Tls};
 use crate::backend::tls;
-use crate::identity::provider::Kind;
+use crate::identity::provider::Methods;
 use crate::pipeline::forward::{self, Backend};
 use crate::pipeline::route::{App, Pattern};
 use crate::pipeline::{Rules, access, network, rate, request_headers, response_headers, sign_in};
@@ -277,7 +277,7 @@ pub struct Context<'a> {
     /// The rule for everybody, with the gateway's trusted proxies.
     pub network: network::Rule,
     /// The sign-in methods that there are.
-    pub methods: BTreeMap<Arc<str>, Kind>,
+    pub methods: Methods,
     /// What backends learn where a policy says nothing.
     pub request_headers: request_headers::Rule,
     /// What clients learn where a policy says nothing, of backends with these hosts and ports.
@@ -329,7 +329,7 @@ pub fn read(name: &str, table: &Table, context: &Context<'_>) -> App<Rules> {
         .collect();
     let sign_in_table = table.table("sign_in", sign_in::KEYS);
     let mut sign_in = sign_in::Rule::read(sign_in_table.as_ref(), &context.methods, name);
-    let access = access::read(table, sign_in.has_page());
+    let access = access::read(table, &context.methods, sign_in.has_page());
     sign_in.anonymous = !access.needs_sign_in();
     let headers = table.table("headers", request_headers::KEYS);
     let rules = Rules {
@@ -430,7 +430,7 @@ fn path_rules(
         Some(table) => sign_in::Rule::read(Some(&table), &context.methods, name),
         None => app.sign_in.clone(),
     };
-    let mut access = access::read_path(path, &app.access);
+    let mut access = access::read_path(path, &context.methods, &app.access);
     access.sign_in_page = sign_in.has_page();
     sign_in.anonymous = !access.needs_sign_in();
     let headers = path.table("headers", request_headers::KEYS);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::pure::jwk::Algorithm;
 use crate::pure::jwt::{self, Type};
-use crate::pure::table::{Key, Table};
+use crate::pure::table::{Key, Table, nearest};
 
 use super::accounts::{self, LOCAL};
 
@@ -147,8 +147,26 @@ pub enum Kind {
     Bearer,
 }
 
-/// The kinds of all methods, by name: the built-in ones and those of the configuration.
-pub fn kinds(providers: &[Provider]) -> BTreeMap<Arc<str>, Kind> {
+/// The kinds of all methods, by name.
+pub type Methods = BTreeMap<Arc<str>, Kind>;
+
+/// The method with a name.
+///
+/// # Errors
+/// What was expected instead.
+pub fn named(name: &str, methods: &Methods) -> Result<(Arc<str>, Kind), String> {
+    let names = || methods.keys().map(|name| &**name);
+    match methods.get_key_value(name) {
+        Some((name, kind)) => Ok((Arc::clone(name), *kind)),
+        None => Err(match nearest(name, names()) {
+            Some(near) => format!("no method has this name; did you mean `{near}`?"),
+            None => format!("one of `{}`", names().collect::<Vec<_>>().join("`, `")),
+        }),
+    }
+}
+
+/// The methods that there are: the built-in ones and those of the configuration.
+pub fn kinds(providers: &[Provider]) -> Methods {
     let built_in = [(LOCAL.into(), Kind::Session), (BASIC.into(), Kind::Basic)];
     let stated = providers.iter().map(|provider| {
         let kind = match provider.takes {

@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use http::Method;
 
+use crate::identity::provider::{Methods, named};
 use crate::pipeline::sign_in::Subject;
 use crate::pipeline::user_rate::Paced;
 use crate::pure::access::{
@@ -277,31 +278,31 @@ pub const DENY_KEYS: &[Key] = &[
 
 /// Reads `access` of an application: a word, a table, or nothing, which lets nobody pass.
 /// `sign_in_page` says whether the application has a page to sign in on.
-pub fn read(app: &Table, sign_in_page: bool) -> Rule {
+pub fn read(app: &Table, methods: &Methods, sign_in_page: bool) -> Rule {
     Rule {
-        conditions: conditions(app),
+        conditions: conditions(app, methods),
         sign_in_page,
     }
 }
 
 /// Reads `access` and `methods` of a path: without the first, the application's rule holds. What
 /// the application denies stays denied.
-pub fn read_path(path: &Table, app: &Rule) -> Rule {
+pub fn read_path(path: &Table, methods: &Methods, app: &Rule) -> Rule {
     let mut conditions = if path.has("access") {
-        let mut own = conditions(path);
+        let mut own = conditions(path, methods);
         own.denies.extend(app.conditions.denies.iter().cloned());
         own
     } else {
         app.conditions.clone()
     };
-    conditions.conditions.extend(methods(path));
+    conditions.conditions.extend(self::methods(path));
     Rule {
         conditions,
         sign_in_page: app.sign_in_page,
     }
 }
 
-fn conditions(parent: &Table) -> Conditions {
+fn conditions(parent: &Table, methods: &Methods) -> Conditions {
     let place = place(parent, "access");
     let mut rule = Conditions::nobody(place);
     if !parent.has("access") {
@@ -315,7 +316,7 @@ fn conditions(parent: &Table) -> Conditions {
         return rule;
     };
     let found_before = table.problems().count();
-    let on_user = user_conditions(&table);
+    let on_user = user_conditions(&table, methods);
     let freshness = table.value("signed_in_within", fresh).map(|within| {
         let place = self::place(&table, "signed_in_within");
         Freshness { place, within }
@@ -342,13 +343,13 @@ fn conditions(parent: &Table) -> Conditions {
         }
     }
     rule.conditions = on_user;
-    rule.conditions.extend(methods(&table));
+    rule.conditions.extend(self::methods(&table));
     rule.signed_in_within = freshness;
-    rule.denies = denies(&table, rule.who);
+    rule.denies = denies(&table, methods, rule.who);
     rule
 }
 
-fn denies(table: &Table, who: Who) -> Vec<Deny> {
+fn denies(table: &Table, methods: &Methods, who: Who) -> Vec<Deny> {
     if !table.has("deny") {
         return Vec::new();
     }
@@ -366,13 +367,13 @@ fn denies(table: &Table, who: Who) -> Vec<Deny> {
     }
     tables
         .iter()
-        .map(|deny| self::deny(table, deny, who))
+        .map(|deny| self::deny(table, deny, methods, who))
         .collect()
 }
 
-fn deny(table: &Table, deny: &Table, who: Who) -> Deny {
+fn deny(table: &Table, deny: &Table, methods: &Methods, who: Who) -> Deny {
     let found_before = deny.problems().count();
-    let mut conditions = user_conditions(deny);
+    let mut conditions = user_conditions(deny, methods);
     if who == Who::Public && !conditions.is_empty() {
         let hint = Some("say `who = \"signed-in\"`".to_owned());
         table.problem(
@@ -381,7 +382,7 @@ fn deny(table: &Table, deny: &Table, who: Who) -> Deny {
             hint,
         );
     }
-    conditions.extend(methods(deny));
+    conditions.extend(self::methods(deny));
     if conditions.is_empty() && deny.problems().count() == found_before {
         let hint = Some("`who = \"nobody\"` lets nobody pass".to_owned());
         table.problem(
@@ -400,7 +401,7 @@ fn deny(table: &Table, deny: &Table, who: Who) -> Deny {
 }
 
 /// The conditions on the user in a table, each with its line.
-fn user_conditions(table: &Table) -> Vec<Condition> {
+fn user_conditions(table: &Table, methods: &Methods) -> Vec<Condition> {
     let name = |text: &str| match text {
         "" => Err("expected a name".to_owned()),
         name => Ok(name.into()),
@@ -415,7 +416,9 @@ fn user_conditions(table: &Table) -> Vec<Condition> {
     if let Some(names) = filled(table, "users", name) {
         add("users", Test::User(names));
     }
-    if let Some(names) = filled(table, "providers", name) {
+    if let Some(names) = filled(table, "providers", |name| {
+        Ok((*named(name, methods)?.0).into())
+    }) {
         add("providers", Test::Provider(names));
     }
     if let Some(names) = filled(table, "groups", name) {

@@ -17,21 +17,20 @@
 //! cookie that is malformed (ADVISORIES S4). A credential of a scheme that a method takes never goes
 //! on to the backend, whichever method decided.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderMap;
 
-use crate::identity::provider::{Kind, some_of};
+use crate::identity::provider::{Kind, Methods, named, some_of};
 use crate::identity::{Failure, Identity};
 use crate::pure::cookie::{self, BadCookies};
 use crate::pure::credential::{BadCredential, Credential};
 use crate::pure::head::Head;
 use crate::pure::identity::User;
 use crate::pure::return_to::OWN_PAGES;
-use crate::pure::table::{Key, Table, nearest};
+use crate::pure::table::{Key, Table};
 use crate::record::Record;
 use crate::refusal::{Answer, Challenge, Refusal};
 use crate::session::Live;
@@ -67,24 +66,15 @@ enum Way {
 impl Rule {
     /// The rule of the application `app` that `[sign_in]` states; without one, the sign-in page with
     /// local accounts. `known` are the methods that there are.
-    pub fn read(table: Option<&Table>, known: &BTreeMap<Arc<str>, Kind>, app: &str) -> Self {
+    pub fn read(table: Option<&Table>, known: &Methods, app: &str) -> Self {
         let mut rule = Self {
             ways: Vec::new(),
             realm: realm(app),
             anonymous: false,
         };
         let stated = table.and_then(|table| {
-            let names = || known.keys().map(|name| &**name);
             let empty = "an empty list would let nobody sign in";
-            some_of(table, "with", empty, |name| {
-                match known.get_key_value(name) {
-                    Some((name, kind)) => Ok((Arc::clone(name), *kind)),
-                    None => Err(match nearest(name, names()) {
-                        Some(near) => format!("no method has this name; did you mean `{near}`?"),
-                        None => format!("one of `{}`", names().collect::<Vec<_>>().join("`, `")),
-                    }),
-                }
-            })
+            some_of(table, "with", empty, |name| named(name, known))
         });
         for (name, kind) in stated.unwrap_or_else(|| vec![("local".into(), Kind::Session)]) {
             rule.add(name, kind);

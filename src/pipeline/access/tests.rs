@@ -1,4 +1,5 @@
 use super::*;
+use crate::identity::provider::kinds;
 use crate::pure::table::Problems;
 
 const fn key(name: &'static str) -> Key {
@@ -16,9 +17,13 @@ const PATH: &[Key] = &[key("access"), key("methods")];
 /// The rules of the application and of its paths.
 fn parse(text: &str, problems: &Problems) -> (Rule, Vec<Rule>) {
     let app = Table::parse("policies/wiki.toml", text, APP, problems).unwrap();
-    let rule = read(&app, true);
+    let methods = kinds(&[]);
+    let rule = read(&app, &methods, true);
     let paths = app.tables("path", PATH);
-    let paths = paths.iter().map(|path| read_path(path, &rule)).collect();
+    let paths = paths
+        .iter()
+        .map(|path| read_path(path, &methods, &rule))
+        .collect();
     (rule, paths)
 }
 
@@ -342,4 +347,14 @@ fn p10_a_rule_by_method_sees_the_method_and_no_override() {
     assert_eq!(refused(&rule, None, &Method::DELETE), (1, method.clone()));
     let lower = Method::from_bytes(b"get").unwrap();
     assert_eq!(refused(&rule, None, &lower), (1, method));
+}
+
+#[test]
+fn a_sign_in_method_that_there_is_none_of_is_a_problem() {
+    assert_eq!(
+        problems("[access]\nproviders = [\"loca\"]"),
+        ["2:14 `loca` can't be used: no method has this name; did you mean `local`?"]
+    );
+    let deny = "[access]\nwho = \"signed-in\"\ndeny = { providers = [\"x\"] }";
+    assert_eq!(problems(deny).len(), 1);
 }

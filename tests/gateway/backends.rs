@@ -5,7 +5,9 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::{Backend, Client, Gate, Setup, ask, get, policy, raw_backend, read_request};
+use crate::support::{
+    Backend, Client, Gate, Setup, ask, get, policy, raw_backend, read_request, serve_raw,
+};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -90,10 +92,8 @@ fn a_backend_that_is_away_is_502_until_it_is_back() {
         answer.body
     );
     let listener = TcpListener::bind(address).expect("the port again");
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            while read_request(&mut stream).is_some() && stream.write_all(OK).is_ok() {}
-        }
+    serve_raw(listener, |mut stream| {
+        while read_request(&mut stream).is_some() && stream.write_all(OK).is_ok() {}
     });
     assert_eq!(statuses(&gate, "POST", 5), [200; 5]);
 }

@@ -329,6 +329,12 @@ impl http_body::Body for Content {
                 Some(Ok(frame)) => {
                     let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
                     this.received.set(this.received.get().saturating_add(bytes));
+                    // A byte now and then must not put the question off.
+                    if !frame.is_trailers()
+                        && this.limits.is_too_slow(this.waited, this.received.get())
+                    {
+                        return Poll::Ready(Some(Err(body::Error::ClientTimeout)));
+                    }
                     let forbidden = frame.trailers_ref().is_some_and(|trailers| {
                         trailers
                             .keys()
@@ -346,8 +352,7 @@ impl http_body::Body for Content {
         this.idle.start(Duration::from_secs(1));
         while this.idle.poll(cx).is_ready() {
             let waited = this.waited.saturating_add(since.elapsed());
-            let owed = waited.as_secs().saturating_mul(this.limits.minimum_rate);
-            let slow = waited >= super::RATE_GRACE && this.received.get() < owed;
+            let slow = this.limits.is_too_slow(waited, this.received.get());
             if slow || since.elapsed() >= this.limits.body_idle {
                 return Poll::Ready(Some(Err(body::Error::ClientTimeout)));
             }

@@ -1,143 +1,26 @@
 //! HTTP/2: the same rules on many streams, and no flood that costs a client nothing.
 
-use std::future::Future;
 use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::client::SendRequest;
-use http::{HeaderMap, HeaderValue, Request};
-use rustls::ClientConfig;
-use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use http::{HeaderMap, HeaderValue};
 
 use crate::frames::{
     CANCEL, CONTINUATION, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, GOAWAY, HEADERS,
     PROTOCOL_ERROR, REFUSED_STREAM, RST_STREAM, block,
 };
+use crate::streams::{Answer, connect, ends_in_peace, request, run};
 use crate::support::{
     Backend, Gate, PASSWORD, PATIENCE, SIGN_IN, form, policy, raw_backend, read_request,
 };
-use crate::tls::{Certificates, Person, server};
+use crate::tls::{Certificates, Person};
 
 const OPEN: &str = "access = \"public\"\n[rate]\nper_client = \"off\"\n";
 const PING: u8 = 6;
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-
-/// Runs a test's client.
-fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let timed = async { tokio::time::timeout(PATIENCE, test).await };
-    runtime.block_on(timed).expect("in time")
-}
-
-/// One connection, whose task says how it ended.
-struct Connection {
-    streams: SendRequest<Bytes>,
-    task: JoinHandle<Result<(), h2::Error>>,
-}
-
-#[derive(Debug)]
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    content: Vec<u8>,
-    trailers: Option<HeaderMap>,
-}
-
-impl Answer {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.content).into_owned()
-    }
-}
-
-async fn connect(gate: &Gate, config: Arc<ClientConfig>) -> Connection {
-    let stream = TcpStream::connect(gate.address()).await.expect("connects");
-    let stream = tokio_rustls::TlsConnector::from(config)
-        .connect(server("app.test"), stream)
-        .await
-        .expect("a handshake");
-    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
-    // One stream that is not read can't use up what the connection may send.
-    let (streams, connection) = h2::client::Builder::new()
-        .initial_window_size(64 * 1024)
-        .initial_connection_window_size(1024 * 1024)
-        .handshake(stream)
-        .await
-        .expect("HTTP/2");
-    Connection {
-        streams,
-        task: tokio::spawn(connection),
-    }
-}
-
-fn request(method: &str, target: &str) -> http::request::Builder {
-    let uri = match target.strip_prefix("https://") {
-        Some(_) => target.to_owned(),
-        None => format!("https://app.test{target}"),
-    };
-    Request::builder().method(method).uri(uri)
-}
-
-impl Connection {
-    async fn ask(&self, request: http::request::Builder) -> Result<Answer, h2::Error> {
-        self.exchange(request, None).await
-    }
-
-    async fn get(&self, target: &str) -> Answer {
-        let asked = self.ask(request("GET", target)).await;
-        asked.unwrap_or_else(|error| panic!("{target}: {error}"))
-    }
-
-    /// Sends content in these pieces, then trailers.
-    async fn exchange(
-        &self,
-        request: http::request::Builder,
-        content: Option<(&[Bytes], Option<HeaderMap>)>,
-    ) -> Result<Answer, h2::Error> {
-        let mut streams = self.streams.clone().ready().await?;
-        let request = request.body(()).expect("a request");
-        let (response, mut sending) = streams.send_request(request, content.is_none())?;
-        if let Some((pieces, trailers)) = content {
-            for (at, piece) in pieces.iter().enumerate() {
-                let last = at + 1 == pieces.len() && trailers.is_none();
-                sending.send_data(piece.clone(), last)?;
-            }
-            if let Some(trailers) = trailers {
-                sending.send_trailers(trailers)?;
-            }
-        }
-        let (head, mut receiving) = response.await?.into_parts();
-        let mut content = Vec::new();
-        while let Some(data) = receiving.data().await {
-            let data = data?;
-            receiving.flow_control().release_capacity(data.len())?;
-            content.extend_from_slice(&data);
-        }
-        Ok(Answer {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            content,
-            trailers: receiving.trailers().await?,
-        })
-    }
-}
-
-/// Waits for the gate to end the connection, which it does without blame.
-async fn ends_in_peace(connection: Connection) {
-    let ended = connection.task.await.expect("a task");
-    // The client may still have something to say when the gate has closed.
-    let blame = ended.err().and_then(|error| error.reason());
-    assert!(
-        matches!(blame, None | Some(h2::Reason::NO_ERROR)),
-        "{blame:?}"
-    );
-}
 
 fn open(certificates: &Certificates, backend: &str, gateway: &str) -> Gate {
     let setup = certificates.setup(&policy(backend, OPEN), "");

@@ -6,6 +6,7 @@
 mod support;
 mod tls;
 mod frames;
+mod streams;
 
 mod backends;
 mod credentials;

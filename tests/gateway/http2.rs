@@ -12,7 +12,7 @@ use crate::frames::{
     CANCEL, CONTINUATION, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, GOAWAY, HEADERS,
     PROTOCOL_ERROR, REFUSED_STREAM, RST_STREAM, block,
 };
-use crate::streams::{Answer, connect, ends_in_peace, request, run};
+use crate::streams::{connect, ends_in_peace, request, run};
 use crate::support::{
     Backend, Gate, PASSWORD, PATIENCE, SIGN_IN, form, policy, raw_backend, read_request,
 };
@@ -59,7 +59,7 @@ fn a_browser_signs_in_over_http2_works_and_signs_out() {
         assert_eq!(stranger.status, 401);
         let page = client.ask(request("GET", SIGN_IN).header("accept", "text/html"));
         let page = page.await.expect("the page");
-        let crumbs: Vec<&str> = set_cookies(&page);
+        let crumbs = page.cookies();
         let mut post = request("POST", SIGN_IN)
             .header("content-type", "application/x-www-form-urlencoded")
             .header("accept", "text/html")
@@ -71,7 +71,8 @@ fn a_browser_signs_in_over_http2_works_and_signs_out() {
         let signed_in = client.exchange(post, Some((&[content], None))).await;
         let signed_in = signed_in.expect("an answer");
         assert_eq!(signed_in.status, 303, "{signed_in:?}");
-        let session = set_cookies(&signed_in)
+        let session = signed_in
+            .cookies()
             .into_iter()
             .find(|cookie| cookie.starts_with("__Host-") && cookie.contains("session="))
             .expect("a session");
@@ -103,13 +104,6 @@ fn a_browser_signs_in_over_http2_works_and_signs_out() {
         assert_eq!(after.status, 401);
         assert_eq!(backend.requests(), 1);
     });
-}
-
-fn set_cookies(answer: &Answer) -> Vec<&str> {
-    let lines = answer.headers.get_all("set-cookie").iter();
-    lines
-        .filter_map(|line| line.to_str().ok()?.split(';').next())
-        .collect()
 }
 
 #[test]

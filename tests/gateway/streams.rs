@@ -41,6 +41,14 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// The cookies that it sets, as `name=value`.
+    pub(crate) fn cookies(&self) -> Vec<&str> {
+        let lines = self.headers.get_all("set-cookie").iter();
+        lines
+            .filter_map(|line| line.to_str().ok()?.split(';').next())
+            .collect()
+    }
+
     /// The content.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.content).into_owned()

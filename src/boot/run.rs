@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::level_filters::LevelFilter;
 
@@ -158,6 +158,7 @@ pub fn run(directory: &Path) -> Result<(), Error> {
         metrics: Arc::clone(&metrics),
         ready: Arc::default(),
     });
+    let control = Control::new()?;
     greet(&bound, password.as_deref().map(String::as_str), directory);
 
     let (stop, stopped) = watch::channel(false);
@@ -200,14 +201,14 @@ pub fn run(directory: &Path) -> Result<(), Error> {
         cores,
         "ready"
     );
-    let result = control(&site, files);
+    control.run(&site, files);
     site.ready.store(false, Ordering::Relaxed);
     let _ = stop.send(true);
     for thread in threads {
         let _ = thread.join();
     }
     writer.finish(LAST_LINES);
-    result
+    Ok(())
 }
 
 const fn level(level: LogLevel) -> LevelFilter {
@@ -565,43 +566,74 @@ impl Core {
     }
 }
 
-/// Signals, reloads, and what is done now and then, until the gate is to stop.
-fn control(site: &Arc<Running>, files: Option<Watch>) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| start(format!("no runtime: {error}")))?;
-    tokio::task::LocalSet::new().block_on(&runtime, controlling(site, files))
+/// What the process is told from outside: to stop, to read its files anew.
+struct Control {
+    runtime: tokio::runtime::Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
 }
 
-async fn controlling(site: &Arc<Running>, mut files: Option<Watch>) -> Result<(), Error> {
-    let failed = |error: std::io::Error| start(format!("signals can't be received: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(failed)?;
-    attend(&site.gate.load().identity);
-    let mut prune = tokio::time::interval(PRUNE);
-    loop {
-        let changed = async {
-            match &mut files {
-                Some(files) => files.changed().await,
-                None => std::future::pending().await,
-            }
+impl Control {
+    /// Receives signals from here on: before anybody is told that the gate is ready, because one that
+    /// nobody receives ends the process.
+    fn new() -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| start(format!("no runtime: {error}")))?;
+        let received = {
+            let _inside = runtime.enter();
+            let signals = [
+                SignalKind::terminate(),
+                SignalKind::interrupt(),
+                SignalKind::hangup(),
+            ];
+            signals.map(signal)
         };
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hang_up.recv() => reload(site).await,
-            () = changed => reload(site).await,
-            _ = prune.tick() => {
-                if let Err(error) = site.shared.sessions().prune(now()).await {
-                    tracing::warn!(%error, "old sessions can't be removed");
+        let failed = |error: std::io::Error| start(format!("signals can't be received: {error}"));
+        let [terminate, interrupt, hang_up] = received;
+        Ok(Self {
+            terminate: terminate.map_err(failed)?,
+            interrupt: interrupt.map_err(failed)?,
+            hang_up: hang_up.map_err(failed)?,
+            runtime,
+        })
+    }
+
+    /// Reloads until the process is told to stop.
+    fn run(self, site: &Arc<Running>, mut files: Option<Watch>) {
+        let Self {
+            runtime,
+            mut terminate,
+            mut interrupt,
+            mut hang_up,
+        } = self;
+        tokio::task::LocalSet::new().block_on(&runtime, async move {
+            attend(&site.gate.load().identity);
+            let mut prune = tokio::time::interval(PRUNE);
+            loop {
+                let changed = async {
+                    match &mut files {
+                        Some(files) => files.changed().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    _ = hang_up.recv() => reload(site).await,
+                    () = changed => reload(site).await,
+                    _ = prune.tick() => {
+                        if let Err(error) = site.shared.sessions().prune(now()).await {
+                            tracing::warn!(%error, "old sessions can't be removed");
+                        }
+                    }
                 }
             }
-        }
+            tracing::info!("stopping: requests under way may end");
+        });
     }
-    tracing::info!("stopping: requests under way may end");
-    Ok(())
 }
 
 /// Reads everything anew. What is in force stays unless all of it can be used.

@@ -66,6 +66,14 @@ pub struct Written {
 /// Waiting for a slow client counts against the minimum rate only after this long.
 const RATE_GRACE: Duration = Duration::from_secs(10);
 
+impl Limits {
+    /// Whether a client that was waited for so long has sent too little.
+    fn is_too_slow(&self, waited: Duration, received: u64) -> bool {
+        let owed = waited.as_secs().saturating_mul(self.minimum_rate);
+        waited >= RATE_GRACE && received < owed
+    }
+}
+
 /// Tells every connection of a core to end at its next pause.
 #[derive(Debug, Clone, Default)]
 pub struct Drain(Rc<DrainState>);

@@ -211,6 +211,9 @@ fn run_logged(
             .map_err(|error| start(format!("a thread can't be started: {error}")))?;
         threads.push(thread);
     }
+    // The cores alone hold the sockets, so that a stop closes them: one that nobody accepts from
+    // would take connections that another process on the same port could serve.
+    drop(bound);
     // Before anybody is told that it is ready, so that no edit after that is missed.
     let files = super::watch::watch(&site.directory, &watched)
         .inspect_err(|error| tracing::warn!(%error, "files can't be watched; reload by SIGHUP"))

@@ -397,6 +397,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> http_body::Body for Content<IO> {
         if let Poll::Ready(frame) = wire.poll_content(cx) {
             if let Some(since) = this.waiting_since.take() {
                 this.waited = this.waited.saturating_add(since.elapsed());
+                // A byte now and then must not put the question off.
+                if matches!(frame, Some(Ok(_)))
+                    && !wire.is_content_over()
+                    && this.limits.is_too_slow(this.waited, wire.received)
+                {
+                    return Poll::Ready(Some(Err(wire.broken(body::Error::ClientTimeout))));
+                }
             }
             this.idle.clear();
             return Poll::Ready(frame);
@@ -407,9 +414,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> http_body::Body for Content<IO> {
         this.idle.start(this.limits.body_idle.min(RATE_GRACE));
         while this.idle.poll(cx).is_ready() {
             let waited = this.waited.saturating_add(since.elapsed());
-            let owed = waited.as_secs().saturating_mul(this.limits.minimum_rate);
             if since.elapsed() >= this.limits.body_idle
-                || (waited >= RATE_GRACE && wire.received < owed)
+                || this.limits.is_too_slow(waited, wire.received)
             {
                 return Poll::Ready(Some(Err(wire.broken(body::Error::ClientTimeout))));
             }

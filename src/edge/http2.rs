@@ -74,7 +74,8 @@ where
     let mut told: Option<Instant> = None;
     let mut tick = Deadline::default();
     std::future::poll_fn(|cx| {
-        if serving.as_mut().poll(cx).is_ready() {
+        // Resets are looked at with each read: a second is room for thousands (CVE-2023-44487).
+        if serving.as_mut().poll(cx).is_ready() || state.resets.get() > limits.http2_resets {
             return Poll::Ready(());
         }
         if told.is_none() && watch.poll(cx).is_ready() {
@@ -85,7 +86,7 @@ where
         tick.start(WATCH);
         while tick.poll(cx).is_ready() {
             tick.set(WATCH);
-            if state.resets.get() > limits.http2_resets || state.is_stalled(&limits) {
+            if state.is_stalled(&limits) {
                 return Poll::Ready(());
             }
             // A client may ignore GOAWAY, or never have sent its preface, which is waited for first.
@@ -207,13 +208,15 @@ async fn answer(
     let path = uri
         .path_and_query()
         .map_or("", http::uri::PathAndQuery::as_str);
+    let headers = join_crumbs(parts.headers);
+    let field_lines = headers.len();
     let head = head::from_http2(
         &parts.method,
         uri.scheme_str(),
         uri.authority()
             .map(|authority| authority.as_str().as_bytes()),
         path.as_bytes(),
-        join_crumbs(parts.headers),
+        headers,
         ends,
     );
     let limits = *exchange.limits();
@@ -221,6 +224,10 @@ async fn answer(
     let unread = Rc::new(RefCell::new(None));
     let reply = match head {
         Err(refused) => exchange.refuse(conn, refused),
+        Ok(_) if field_lines > limits.head.fields => exchange.refuse(
+            conn,
+            head::Refused::Malformed(crate::pure::http1::Malformed::HeadTooLarge),
+        ),
         Ok(_) if path.len() > limits.head.target_bytes => exchange.refuse(
             conn,
             head::Refused::Malformed(crate::pure::http1::Malformed::TargetTooLong),
@@ -323,6 +330,12 @@ impl http_body::Body for Content {
                 Some(Ok(frame)) => {
                     let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
                     this.received.set(this.received.get().saturating_add(bytes));
+                    // A byte now and then must not put the question off.
+                    if !frame.is_trailers()
+                        && this.limits.is_too_slow(this.waited, this.received.get())
+                    {
+                        return Poll::Ready(Some(Err(body::Error::ClientTimeout)));
+                    }
                     let forbidden = frame.trailers_ref().is_some_and(|trailers| {
                         trailers
                             .keys()
@@ -340,8 +353,7 @@ impl http_body::Body for Content {
         this.idle.start(Duration::from_secs(1));
         while this.idle.poll(cx).is_ready() {
             let waited = this.waited.saturating_add(since.elapsed());
-            let owed = waited.as_secs().saturating_mul(this.limits.minimum_rate);
-            let slow = waited >= super::RATE_GRACE && this.received.get() < owed;
+            let slow = this.limits.is_too_slow(waited, this.received.get());
             if slow || since.elapsed() >= this.limits.body_idle {
                 return Poll::Ready(Some(Err(body::Error::ClientTimeout)));
             }

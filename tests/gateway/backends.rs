@@ -1,12 +1,16 @@
 //! Backends that come, go, hang and lie.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{Shutdown, TcpListener};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::support::{
-    Backend, Client, Gate, Setup, ask, get, policy, raw_backend, read_request, replace,
+    Backend, Client, Gate, Setup, ask, get, policy, raw_backend, read_request, replace, serve_raw,
+    wait_until,
 };
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -92,10 +96,8 @@ fn a_backend_that_is_away_is_502_until_it_is_back() {
         answer.body
     );
     let listener = TcpListener::bind(address).expect("the port again");
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            while read_request(&mut stream).is_some() && stream.write_all(OK).is_ok() {}
-        }
+    serve_raw(listener, |mut stream| {
+        while read_request(&mut stream).is_some() && stream.write_all(OK).is_ok() {}
     });
     assert_eq!(statuses(&gate, "POST", 5), [200; 5]);
 }
@@ -193,5 +195,165 @@ fn bytes_behind_a_response_never_answer_the_next_request() {
     let gate = open(&backend);
     for _ in 0..20 {
         assert_eq!(get(gate.address(), "/", "").body, "ok");
+    }
+}
+
+/// A backend on a Unix socket, whose address nobody else takes while it is away.
+struct Mortal {
+    path: PathBuf,
+    alive: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<UnixStream>>>,
+    /// How often each request was read, by its first line.
+    seen: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+impl Mortal {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            alive: Arc::default(),
+            open: Arc::default(),
+            seen: Arc::default(),
+        }
+    }
+
+    fn start(&mut self) {
+        let listener = UnixListener::bind(&self.path).expect("the socket");
+        self.alive = Arc::new(AtomicBool::new(true));
+        self.open = Arc::default();
+        let (alive, open) = (Arc::clone(&self.alive), Arc::clone(&self.open));
+        let seen = Arc::clone(&self.seen);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let mut open = open.lock().expect("the list");
+                if !alive.load(Ordering::SeqCst) {
+                    return;
+                }
+                open.push(stream.try_clone().expect("a handle"));
+                drop(open);
+                let seen = Arc::clone(&seen);
+                std::thread::spawn(move || answer_all(stream, &seen));
+            }
+        });
+    }
+
+    /// Goes as a killed process does: at once, whatever is under way.
+    fn kill(&self) {
+        let open = self.open.lock().expect("the list");
+        self.alive.store(false, Ordering::SeqCst);
+        for stream in open.iter() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        drop(open);
+        let _ = UnixStream::connect(&self.path);
+        std::fs::remove_file(&self.path).expect("the socket");
+    }
+}
+
+fn answer_all(mut stream: UnixStream, seen: &Mutex<HashMap<String, usize>>) {
+    let mut request = Vec::new();
+    let mut chunk = [0; 1024];
+    loop {
+        while !(request.ends_with(b"\r\n\r\n") && request.starts_with(b"GET")
+            || request.ends_with(b"\r\n\r\nx"))
+        {
+            match stream.read(&mut chunk) {
+                Ok(read) if read > 0 => request.extend_from_slice(&chunk[..read]),
+                _ => return,
+            }
+        }
+        let text = String::from_utf8_lossy(&request).into_owned();
+        let line = text.lines().next().unwrap_or_default().to_owned();
+        *seen.lock().expect("the count").entry(line).or_default() += 1;
+        request.clear();
+        if stream.write_all(OK).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn under_load_a_killed_backend_is_502_while_it_is_away_and_no_longer() {
+    const BEFORE: u8 = 0;
+    const AWAY: u8 = 1;
+    const OVER: u8 = 2;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut backend = Mortal::new(dir.path().join("app.sock"));
+    backend.start();
+    let gate = open(&format!("unix:{}", backend.path.display()));
+    let address = gate.address();
+    let (phase, answered) = (
+        Arc::new(AtomicU8::new(BEFORE)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let failed = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..4)
+        .map(|client| {
+            let (phase, answered) = (Arc::clone(&phase), Arc::clone(&answered));
+            let failed = Arc::clone(&failed);
+            std::thread::spawn(move || {
+                let mut connection = Client::connect(address);
+                let mut done = Vec::new();
+                for number in 0.. {
+                    let before = phase.load(Ordering::SeqCst);
+                    if before == OVER {
+                        break;
+                    }
+                    let (method, rest) = match number % 2 {
+                        0 => ("GET", "\r\n"),
+                        _ => ("POST", "Content-Length: 1\r\n\r\nx"),
+                    };
+                    let line = format!("{method} /{client}/{number} HTTP/1.1");
+                    connection.send(format!("{line}\r\nHost: app.test\r\n{rest}"));
+                    let answer = connection.read();
+                    let touched = before == AWAY || phase.load(Ordering::SeqCst) == AWAY;
+                    assert!(
+                        answer.status == 200 || answer.status == 502 && touched,
+                        "{line}: {}",
+                        answer.status
+                    );
+                    if answer.field("connection") == Some("close") {
+                        connection = Client::connect(address);
+                    }
+                    if answer.status == 200 {
+                        done.push(line);
+                        answered.fetch_add(1, Ordering::SeqCst);
+                    } else {
+                        failed.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+                done
+            })
+        })
+        .collect();
+    let more = |counter: &AtomicUsize, many: usize| {
+        let begun = counter.load(Ordering::SeqCst);
+        wait_until("clients go on", || {
+            counter.load(Ordering::SeqCst) >= begun + many
+                || clients.iter().any(std::thread::JoinHandle::is_finished)
+        });
+    };
+    for _ in 0..3 {
+        more(&answered, 100);
+        phase.store(AWAY, Ordering::SeqCst);
+        backend.kill();
+        more(&failed, 20);
+        backend.start();
+        // Each client has an answer to a request that was sent before the backend was back.
+        more(&answered, 20);
+        phase.store(BEFORE, Ordering::SeqCst);
+    }
+    more(&answered, 100);
+    phase.store(OVER, Ordering::SeqCst);
+    let done: Vec<String> = clients
+        .into_iter()
+        .flat_map(|client| client.join().expect("no request failed"))
+        .collect();
+    let seen = backend.seen.lock().expect("the count");
+    for line in &done {
+        assert!(seen.contains_key(line), "{line} was answered by nobody");
+    }
+    for (line, times) in seen.iter().filter(|(line, _)| line.starts_with("POST")) {
+        assert_eq!(*times, 1, "{line} reached the backend more than once");
     }
 }

@@ -4,9 +4,13 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at the clock")]
 
 mod support;
+mod tls;
+mod frames;
+mod streams;
 
 mod backends;
 mod credentials;
+mod http2;
 mod limits;
 mod log;
 mod network;

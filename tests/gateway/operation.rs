@@ -1,9 +1,9 @@
 //! Edits, reloads and stops under way.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -206,4 +206,93 @@ fn a_gate_with_a_broken_configuration_does_not_start() {
         said.contains("policies/app.toml:3") && said.contains("access"),
         "{said}"
     );
+}
+
+#[test]
+fn a_stop_takes_no_longer_than_it_may() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let backend = raw_backend(move |mut stream| {
+        let Some(request) = read_request(&mut stream) else {
+            return;
+        };
+        count.fetch_add(1, Ordering::SeqCst);
+        if request.contains("/endless") {
+            let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n";
+            let _ = stream.write_all(head);
+        }
+        while stream.read(&mut [0; 512]).is_ok_and(|read| read > 0) {}
+    });
+    let mut gate = Setup::plain(&policy(&backend, FREE))
+        .gateway("[limits]\ndrain = \"500ms\"\n")
+        .start();
+    // One that waits for an answer, one whose answer never ends, one that never asks to the end.
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(gate.address())).collect();
+    for (client, path) in clients.iter_mut().zip(["/silent", "/endless"]) {
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: app.test\r\n\r\n"));
+    }
+    clients[2].send("POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 9\r\n\r\n");
+    wait_until("the backend has them", || asked.load(Ordering::SeqCst) == 2);
+    let begun = Instant::now();
+    gate.signal("TERM");
+    assert_eq!(gate.wait().code(), Some(0));
+    let took = begun.elapsed();
+    assert!(
+        took >= Duration::from_millis(400) && took < Duration::from_secs(5),
+        "{took:?}"
+    );
+    gate.wait_for_log("did not end in time");
+    assert!(clients.iter_mut().all(Client::is_closed));
+}
+
+#[test]
+fn a_stop_takes_no_new_connection_and_no_new_request() {
+    let go = Arc::new(AtomicBool::new(false));
+    let (waiting, asked) = (Arc::clone(&go), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&asked);
+    let backend = raw_backend(move |mut stream| {
+        while read_request(&mut stream).is_some() {
+            count.fetch_add(1, Ordering::SeqCst);
+            wait_until("the test says so", || waiting.load(Ordering::SeqCst));
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let mut gate = Setup::plain(&policy(&backend, FREE)).start();
+    let mut busy = Client::connect(gate.address());
+    let request = "GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
+    busy.send(request);
+    wait_until("the backend has it", || asked.load(Ordering::SeqCst) == 1);
+    gate.signal("TERM");
+    wait_until("nobody else comes in", || {
+        std::net::TcpStream::connect(gate.address()).is_err()
+    });
+    // Sent while the stop is under way, behind a request that was taken before.
+    busy.send(request);
+    go.store(true, Ordering::SeqCst);
+    let answer = busy.read();
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.field("connection"), Some("close"), "{}", answer.head);
+    assert!(busy.try_read(false).is_none());
+    assert_eq!(gate.wait().code(), Some(0));
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_stop_is_heard_as_soon_as_the_gate_says_where_it_listens() {
+    let dir = Setup::plain(&policy("whoami", FREE)).account("ada").write();
+    let mut child = crate::support::portcullis(dir.path())
+        .arg("run")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the gate starts");
+    let said = BufReader::new(child.stderr.take().expect("its errors"));
+    let mut lines = said.lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("listening on")));
+    let killed = Command::new("kill").arg(child.id().to_string()).status();
+    assert!(killed.expect("kill runs").success());
+    // What it says goes on being read, so that it can say it.
+    let rest: Vec<String> = lines.collect();
+    let ended = child.wait().expect("it ends");
+    assert_eq!(ended.code(), Some(0), "{rest:?}");
 }

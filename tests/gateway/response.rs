@@ -1,6 +1,8 @@
 //! What a client learns of a backend.
 
-use crate::support::{Backend, Gate, Setup, get, policy};
+use std::io::Write as _;
+
+use crate::support::{Backend, Client, Gate, Setup, get, policy, raw_backend, read_request};
 
 fn open(backend: &Backend, more: &str) -> Gate {
     Setup::plain(&policy(
@@ -121,4 +123,127 @@ fn what_a_backend_says_of_its_faults_stays_inside() {
     assert!(answer.field("x-request-id").is_some());
     let passing = open(&backend, "[headers]\nerrors = \"pass\"");
     assert!(get(passing.address(), "/", "").body.contains("db.rs"));
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[test]
+fn what_a_backend_says_before_its_answer_does_no_harm() {
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+    let answers = [
+        format!("{hints}{OK}"),
+        format!(
+            "{hints}{}HTTP/1.1 102 Processing\r\n\r\n{OK}",
+            "HTTP/1.1 100 Continue\r\n\r\n"
+        ),
+        // An interim response has no content, whatever it says (RFC 9110 §15.2).
+        format!(
+            "HTTP/1.1 103 Early Hints\r\nSet-Cookie: a=b\r\nX-Portcullis-User: root\r\n\r\n{OK}"
+        ),
+    ];
+    for said in answers {
+        let answer = said.clone();
+        let backend = raw_backend(move |mut stream| {
+            while read_request(&mut stream).is_some() && stream.write_all(answer.as_bytes()).is_ok()
+            {
+            }
+        });
+        let gate = Setup::plain(&policy(&backend, "access = \"public\"")).start();
+        let mut client = Client::connect(gate.address());
+        for _ in 0..3 {
+            client.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+            let answer = client.read();
+            assert_eq!((answer.status, answer.body.as_str()), (200, "ok"), "{said}");
+            assert_eq!(answer.field("set-cookie"), None, "{said}");
+        }
+        // A client of HTTP/1.0 knows no interim responses (RFC 9110 §15.2).
+        let old = crate::support::ask(gate.address(), "GET / HTTP/1.0\r\nHost: app.test\r\n\r\n");
+        assert_eq!((old.status, old.body.as_str()), (200, "ok"), "{said}");
+    }
+}
+
+#[test]
+fn a_backend_that_only_ever_begins_to_answer_is_502() {
+    for said in [
+        "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000),
+        "HTTP/1.1 103 Early Hints\r\n\r\n".to_owned(),
+        format!(
+            "HTTP/1.1 103 Early Hints\r\nX: {}\r\n\r\n",
+            "x".repeat(200_000)
+        ),
+        format!("HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\nhello{OK}"),
+        "HTTP/1.1 199".to_owned(),
+    ] {
+        let begun: String = said.chars().take(40).collect();
+        let backend = raw_backend(move |mut stream| {
+            if read_request(&mut stream).is_some() {
+                let _ = stream.write_all(said.as_bytes());
+            }
+        });
+        let gate = Setup::plain(&policy(&backend, "access = \"public\"")).start();
+        assert_eq!(get(gate.address(), "/", "").status, 502, "{begun:?}");
+    }
+}
+
+#[test]
+fn content_where_there_can_be_none_answers_no_other_request() {
+    // RFC 9112 §6.3: what follows these heads is not theirs; read as a response it would be the
+    // next client's.
+    let evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    let backend = raw_backend(move |mut stream| {
+        while let Some(request) = read_request(&mut stream) {
+            let answer = match request.split(' ').nth(1) {
+                Some("/204") => format!("HTTP/1.1 204 No Content\r\n\r\n{evil}"),
+                Some("/304") => {
+                    format!("HTTP/1.1 304 Not Modified\r\nContent-Length: 44\r\n\r\n{evil}")
+                }
+                _ if request.starts_with("HEAD") => {
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: 44\r\n\r\n{evil}")
+                }
+                _ => OK.to_owned(),
+            };
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    let gate = Setup::plain(&policy(&backend, "access = \"public\"")).start();
+    let mut client = Client::connect(gate.address());
+    for (request, status) in [("GET /204", 204), ("GET /304", 304), ("HEAD /", 200)] {
+        for _ in 0..5 {
+            client.send(format!("{request} HTTP/1.1\r\nHost: app.test\r\n\r\n"));
+            assert_eq!(client.read_head().status, status, "{request}");
+            client.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+            assert_eq!(client.read().body, "ok", "after {request}");
+        }
+    }
+}
+
+#[test]
+fn a_204_with_a_length_or_chunks_leaves_the_connection_in_step() {
+    for framing in ["Content-Length: 0\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let backend = raw_backend(move |mut stream| {
+            while let Some(request) = read_request(&mut stream) {
+                let answer = match request.split(' ').nth(1) {
+                    Some("/204") => format!("HTTP/1.1 204 No Content\r\n{framing}\r\n"),
+                    _ => OK.to_owned(),
+                };
+                if stream.write_all(answer.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        });
+        let gate = Setup::plain(&policy(&backend, "access = \"public\"")).start();
+        let mut client = Client::connect(gate.address());
+        client.send("GET /204 HTTP/1.1\r\nHost: app.test\r\n\r\n");
+        let answer = client.read_head();
+        assert!(matches!(answer.status, 204 | 502), "{framing}");
+        if answer.status == 204 {
+            // RFC 9110 §8.6 and RFC 9112 §6.1: neither may be in a 204.
+            assert_eq!(answer.field("content-length"), None, "{framing}");
+            assert_eq!(answer.field("transfer-encoding"), None, "{framing}");
+            client.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+            assert_eq!(client.read().body, "ok", "{framing}");
+        }
+    }
 }

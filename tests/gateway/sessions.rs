@@ -193,3 +193,37 @@ fn an_account_that_is_removed_ends_its_sessions() {
     assert!(removed.expect("it runs").status.success());
     crate::support::wait_until("the session is over", || with(&gate, &session) == 401);
 }
+
+#[test]
+fn a_kill_in_the_midst_of_sign_outs_brings_none_back() {
+    let backend = Backend::ok();
+    let gate = open(&backend.url());
+    let sessions: Vec<String> = (0..6).map(|_| sign_in(gate.address(), "ada")).collect();
+    let address = gate.address();
+    let (tell, told) = std::sync::mpsc::channel();
+    let leaving = sessions.clone();
+    let signing_out = std::thread::spawn(move || {
+        for session in leaving {
+            let request = format!(
+                "POST /.portcullis/sign-out HTTP/1.1\r\nHost: app.test\r\nCookie: {session}\r\nSec-Fetch-Site: same-origin\r\nContent-Length: 0\r\n\r\n"
+            );
+            let Ok(mut stream) = std::net::TcpStream::connect(address) else {
+                return;
+            };
+            let _ = std::io::Write::write_all(&mut stream, request.as_bytes());
+            let answer = crate::support::Client(stream).try_read(false);
+            if answer.is_none_or(|answer| answer.status != 200) || tell.send(session).is_err() {
+                return;
+            }
+        }
+    });
+    let mut gone: Vec<String> = told.iter().take(3).collect();
+    let gate = gate.kill_and_restart();
+    signing_out.join().expect("it ends");
+    gone.extend(told.try_iter());
+    for session in &sessions {
+        let status = with(&gate, session);
+        assert!(!gone.contains(session) || status == 401, "{status}");
+        assert!(matches!(status, 200 | 401), "{status}");
+    }
+}

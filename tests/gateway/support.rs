@@ -127,6 +127,12 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 pub(crate) fn raw_backend(handle: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
+    serve_raw(listener, handle);
+    format!("http://{address}")
+}
+
+/// Serves each connection with `handle`, on a thread of its own.
+pub(crate) fn serve_raw(listener: TcpListener, handle: impl Fn(TcpStream) + Send + Sync + 'static) {
     let handle = Arc::new(handle);
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
@@ -134,7 +140,6 @@ pub(crate) fn raw_backend(handle: impl Fn(TcpStream) + Send + Sync + 'static) ->
             std::thread::spawn(move || handle(stream));
         }
     });
-    format!("http://{address}")
 }
 
 /// Reads one request, head and content, from a backend's side.
@@ -159,21 +164,7 @@ pub(crate) fn sign_in_with(
 ) -> (Answer, Option<String>) {
     let page = get(address, SIGN_IN, "Accept: text/html\r\n");
     assert_eq!(page.status, 200, "{page:?}");
-    let value = |field: &str| {
-        let start = format!("name=\"{field}\" value=\"");
-        let after = page.body.split_once(&start).expect("a field").1;
-        after
-            .split_once('"')
-            .expect("its end")
-            .0
-            .replace('/', "%2F")
-    };
-    let body = format!(
-        "csrf={}&to={}&name={name}&password={}",
-        value("csrf"),
-        value("to"),
-        password.replace(' ', "+")
-    );
+    let body = form(&page.body, name, password);
     let browser = cookies(&page).join("; ");
     let extra = fields
         .strip_prefix("Cookie: ")
@@ -190,6 +181,25 @@ pub(crate) fn sign_in_with(
         .into_iter()
         .find(|cookie| cookie.contains("session=") && !cookie.ends_with("session="));
     (answer, session)
+}
+
+/// What the form of a sign-in page is sent with.
+pub(crate) fn form(page: &str, name: &str, password: &str) -> String {
+    let value = |field: &str| {
+        let start = format!("name=\"{field}\" value=\"");
+        let after = page.split_once(&start).expect("a field").1;
+        after
+            .split_once('"')
+            .expect("its end")
+            .0
+            .replace('/', "%2F")
+    };
+    format!(
+        "csrf={}&to={}&name={name}&password={}",
+        value("csrf"),
+        value("to"),
+        password.replace(' ', "+")
+    )
 }
 
 /// Signs in; the session's cookie as `name=value`.

@@ -52,6 +52,14 @@ fn echoes(client: &mut Client) -> bool {
     client.send("ping").0.read_exact(&mut back).is_ok() && &back == b"ping"
 }
 
+/// What would be said in a tunnel is no request, or the end.
+#[track_caller]
+fn is_no_tunnel(client: &mut Client) {
+    client.send("ping\r\n\r\n");
+    let next = client.try_read(false);
+    assert!(next.is_none_or(|next| next.status == 400));
+}
+
 #[test]
 fn a_websocket_opens_only_when_the_backend_accepts_this_handshake() {
     let gate = open(&switching(ACCEPT), "public");
@@ -137,4 +145,113 @@ fn an_event_stream_ends_with_the_session_within_a_second() {
         !rest.ends_with(b"0\r\n\r\n"),
         "a stream cut short does not look complete"
     );
+}
+
+#[test]
+fn a_101_that_answers_another_question_is_502_and_no_tunnel() {
+    let switching = "HTTP/1.1 101 Switching Protocols\r\n";
+    for fields in [
+        format!("Connection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n"),
+        format!("Upgrade: websocket\r\nSec-WebSocket-Accept: {ACCEPT}\r\n"),
+        format!("Upgrade: h2c\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n"),
+        format!(
+            "Upgrade: websocket, h2c\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n"
+        ),
+        "Upgrade: websocket\r\nConnection: Upgrade\r\n".to_owned(),
+        format!(
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\nSec-WebSocket-Accept: {ACCEPT}\r\n"
+        ),
+        format!(
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n",
+            ACCEPT.to_lowercase()
+        ),
+    ] {
+        let head = format!("{switching}{fields}\r\n");
+        let backend = raw_backend(move |mut stream| {
+            if read_request(&mut stream).is_some() && stream.write_all(head.as_bytes()).is_ok() {
+                echo(stream);
+            }
+        });
+        let gate = open(&backend, "public");
+        let mut client = shake(&gate, "");
+        assert_eq!(client.read().status, 502, "{fields}");
+        is_no_tunnel(&mut client);
+        gate.wait_for_log("forward.switched");
+    }
+}
+
+#[test]
+fn a_200_to_a_handshake_is_an_answer_and_no_tunnel() {
+    let backend = raw_backend(|mut stream| {
+        while let Some(request) = read_request(&mut stream) {
+            let status = if request.contains("/socket") {
+                200
+            } else {
+                500
+            };
+            let head = format!(
+                "HTTP/1.1 {status} OK\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nok"
+            );
+            let _ = stream.write_all(head.as_bytes());
+        }
+    });
+    let gate = open(&backend, "public");
+    let mut client = shake(&gate, "");
+    let answer = client.read();
+    assert_eq!((answer.status, answer.body.as_str()), (200, "ok"));
+    assert_eq!(answer.field("upgrade"), None);
+    is_no_tunnel(&mut client);
+}
+
+#[test]
+fn a_websocket_on_which_nothing_moves_is_closed() {
+    let gate = Setup::plain(&policy(&switching(ACCEPT), "access = \"public\""))
+        .gateway(
+            "[limits]\ntunnel_idle = \"300ms\"\nkeep_alive = \"100ms\"\nbody_idle = \"100ms\"\n",
+        )
+        .start();
+    let mut client = shake(&gate, "");
+    assert_eq!(client.read().status, 101);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) {
+        assert!(echoes(&mut client), "who speaks stays");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    assert!(client.is_closed());
+    let line = gate.wait_for_log("\"/socket\"");
+    assert!(line.contains("wire.tunnel_idle"), "{line}");
+}
+
+#[test]
+fn a_websocket_ends_when_either_side_does_and_when_the_gate_stops() {
+    let backend = raw_backend(|mut stream| {
+        if read_request(&mut stream).is_some() {
+            let head = format!(
+                "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\nhello"
+            );
+            let _ = stream.write_all(head.as_bytes());
+            // Says something, hears something, and goes.
+            let _ = stream.read(&mut [0; 4]);
+        }
+    });
+    let gate = open(&backend, "public");
+    let mut client = shake(&gate, "");
+    assert_eq!(client.read().status, 101);
+    let mut hello = [0; 5];
+    client
+        .0
+        .read_exact(&mut hello)
+        .expect("what came with the 101");
+    assert_eq!(&hello, b"hello");
+    client.send("done");
+    assert!(client.is_closed());
+    let mut gate = Setup::plain(&policy(&switching(ACCEPT), "access = \"public\""))
+        .gateway("[limits]\ndrain = \"200ms\"\n")
+        .start();
+    let mut client = shake(&gate, "");
+    assert_eq!(client.read().status, 101);
+    assert!(echoes(&mut client));
+    gate.signal("TERM");
+    assert!(client.is_closed());
+    assert_eq!(gate.wait().code(), Some(0));
 }

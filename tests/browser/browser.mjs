@@ -33,12 +33,16 @@ export async function visit(browser, options = {}) {
   return { context, page, misdeeds };
 }
 
+/** Does what leads to another page, and waits until that is there. */
+export async function leads(page, act) {
+  await Promise.all([page.waitForEvent("load"), act()]);
+}
+
 /** Fills in the sign-in form by what a person reads, and sends it with the keyboard. */
 export async function signIn(page, { name, password }) {
-  await page.getByLabel(/name/i).fill(name);
-  await page.getByLabel(/password/i).fill(password);
-  await page.keyboard.press("Enter");
-  await page.waitForLoadState();
+  await page.getByLabel("User name").fill(name);
+  await page.getByLabel("Password").fill(password);
+  await leads(page, () => page.keyboard.press("Enter"));
 }
 
 /** Sizes and colours that every page must look right in. */

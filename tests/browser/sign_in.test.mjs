@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { after, before, test } from "node:test";
 
-import { launch, signIn, visit } from "./browser.mjs";
+import { launch, leads, signIn, visit } from "./browser.mjs";
 import { start } from "./gate.mjs";
 
 let gate, browser;
@@ -117,8 +117,7 @@ person("the form works by keyboard alone", async (page) => {
   await page.keyboard.press("Tab");
   assert.equal(await focused(), "current-password");
   await page.keyboard.type(gate.account.password);
-  await page.keyboard.press("Enter");
-  await page.waitForLoadState();
+  await leads(page, () => page.keyboard.press("Enter"));
   assert.equal(new URL(page.url()).pathname, "/");
 });
 
@@ -140,8 +139,7 @@ person("two tabs can sign in one after the other", async (page, context) => {
 
 async function signOut(page) {
   await page.goto(gate.at("/.portcullis/sign-out"));
-  await page.getByRole("button", { name: /sign out/i }).click();
-  await page.waitForLoadState();
+  await leads(page, () => page.getByRole("button", { name: "Sign out" }).click());
 }
 
 person("after signing out neither the address, the back button nor the old cookie shows anything", async (page, context) => {
@@ -192,8 +190,7 @@ person("another site can't sign anybody out", async (page, context) => {
   const form = `<form method="post" action="${gate.at("/.portcullis/sign-out")}"><button>go</button></form>`;
   await elsewhere(form, async (site) => {
     await tab.goto(site);
-    await tab.getByRole("button").click();
-    await tab.waitForLoadState();
+    await leads(tab, () => tab.getByRole("button").click());
   });
   await page.goto(gate.at("/still"));
   assert.equal(page.url(), gate.at("/still"));
@@ -205,8 +202,7 @@ person("another site can't sign anybody in", async (page, context) => {
     <input name="name" value="${name}"><input name="password" value="${password}"><button>go</button></form>`;
   await elsewhere(form, async (site) => {
     await page.goto(site);
-    await page.getByRole("button").click();
-    await page.waitForLoadState();
+    await leads(page, () => page.getByRole("button").click());
   });
   assert.ok(!(await context.cookies()).some((cookie) => cookie.name.includes("session")));
 }, other);
@@ -225,7 +221,7 @@ test("another site can't put the sign-in page into a frame", async () => {
 person("nobody is led to another site after signing in", async (page) => {
   for (const target of ["//evil.test", "/\\evil.test", "https://evil.test/", "/%09/evil.test", "javascript:alert(1)"]) {
     await page.context().clearCookies();
-    await page.goto(gate.at(`/.portcullis/sign-in?return_to=${encodeURIComponent(target)}`));
+    await page.goto(gate.at(`/.portcullis/sign-in?to=${encodeURIComponent(target)}`));
     await signIn(page, gate.account);
     assert.equal(new URL(page.url()).host, new URL(gate.at("/")).host, target);
   }

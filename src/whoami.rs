@@ -153,10 +153,14 @@ fn people(received: &Received<'_>, identity: &[HeaderName]) -> Html {
 }
 
 fn entry(html: Html, name: &str, value: &str) -> Html {
-    html.markup("<div><dt><code>")
+    let html = html
+        .markup("<div><dt><code>")
         .text(name)
-        .markup("</code></dt><dd><code>")
-        .text(value)
+        .markup("</code></dt><dd><code>");
+    // A long value breaks where it has parts, and not in a word.
+    value
+        .split_inclusive([',', ';', '/'])
+        .fold(html, |html, part| html.text(part).markup("<wbr>"))
         .markup("</code></dd></div>\n")
 }
 

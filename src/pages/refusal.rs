@@ -369,11 +369,11 @@ fn challenged(challenge: &Challenge, said: Said, ctx: &Context<'_>) -> Response<
     } else {
         // A redirect would lose what was sent, and look as if it had been taken.
         // In another tab, because this page still holds it: a reload sends it again.
-        let advice = Html::of("What you sent was not passed on. <a href=\"")
+        let advice = Html::of("What you sent was not passed on. Use a new tab to <a href=\"")
             .markup(SIGN_IN)
             .markup(concat!(
-                "\" target=\"_blank\" rel=\"noopener\">Sign in in a new tab</a>, then come back and ",
-                "reload this page to send it again.",
+                "\" target=\"_blank\" rel=\"noopener\">sign in</a>, then come back and reload this ",
+                "page to send it again.",
             ));
         Said { advice, ..said }.respond(ctx, Extra::default())
     };

@@ -115,5 +115,6 @@ pub async fn handle(
     let grant    = access::decide(&rules.access, &head, paced, now.wall, seen)?;                             seen.passed(ACCESS, clock());
     let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, conn, grant, head, body, seen)?;
     let inbound  = forward::send(&rules.backends, pools, outbound, seen).await?;                             seen.passed(FORWARD, clock());
-    Ok(response_headers::clean(&rules.response_headers, &gate.reserved, conn, asked, inbound, seen))
+    let contact  = at.app().contact.as_deref();
+    Ok(response_headers::clean(&rules.response_headers, &gate.reserved, conn, asked, contact, inbound, seen))
 }

@@ -153,11 +153,18 @@ fn people(received: &Received<'_>, identity: &[HeaderName]) -> Html {
 }
 
 fn entry(html: Html, name: &str, value: &str) -> Html {
-    html.markup("<div><dt><code>")
+    let mut html = html
+        .markup("<div><dt><code>")
         .text(name)
-        .markup("</code></dt><dd><code>")
-        .text(value)
-        .markup("</code></dd></div>\n")
+        .markup("</code></dt><dd><code>");
+    // A long value breaks where it has parts, and not in a word.
+    for (at, part) in value.split_inclusive([',', ';', '/']).enumerate() {
+        if at > 0 && !part.starts_with(' ') {
+            html = html.markup("<wbr>");
+        }
+        html = html.text(part);
+    }
+    html.markup("</code></dd></div>\n")
 }
 
 /// Whose word a field is.

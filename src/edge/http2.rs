@@ -22,6 +22,7 @@ use crate::body::{self, Body};
 use crate::deadline::Deadline;
 use crate::pure::connection::Connection;
 use crate::pure::head;
+use crate::pure::http1::{self, HeadLimits, Malformed};
 
 use super::exchange::{Exchange, Log};
 use super::{Drain, Limits, Written};
@@ -60,7 +61,11 @@ where
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.http2_streams)
-        .max_header_list_size(u32::try_from(limits.head.bytes).unwrap_or(u32::MAX))
+        // Twice what is taken: hyper refuses without a word what goes beyond, and whose cookies
+        // are too many is to be told.
+        .max_header_list_size(
+            u32::try_from(limits.head.bytes.saturating_mul(2)).unwrap_or(u32::MAX),
+        )
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
@@ -209,7 +214,7 @@ async fn answer(
         .path_and_query()
         .map_or("", http::uri::PathAndQuery::as_str);
     let headers = join_crumbs(parts.headers);
-    let field_lines = headers.len();
+    let is_too_large = is_too_large(path, &headers, &exchange.limits().head);
     let head = head::from_http2(
         &parts.method,
         uri.scheme_str(),
@@ -224,14 +229,12 @@ async fn answer(
     let unread = Rc::new(RefCell::new(None));
     let reply = match head {
         Err(refused) => exchange.refuse(conn, refused),
-        Ok(_) if field_lines > limits.head.fields => exchange.refuse(
-            conn,
-            head::Refused::Malformed(crate::pure::http1::Malformed::HeadTooLarge),
-        ),
-        Ok(_) if path.len() > limits.head.target_bytes => exchange.refuse(
-            conn,
-            head::Refused::Malformed(crate::pure::http1::Malformed::TargetTooLong),
-        ),
+        Ok(_) if path.len() > limits.head.target_bytes => {
+            exchange.refuse(conn, head::Refused::Malformed(Malformed::TargetTooLong))
+        }
+        Ok(_) if is_too_large => {
+            exchange.refuse(conn, head::Refused::Malformed(Malformed::HeadTooLarge))
+        }
         Ok(head) => {
             let body = if ends {
                 Body::Empty
@@ -276,6 +279,15 @@ async fn skip(mut incoming: Incoming) {
         }
     };
     let _ = tokio::time::timeout(SKIP, reading).await;
+}
+
+/// Whether a head is larger than is taken, or has more fields; its size is that in HTTP/1.1.
+fn is_too_large(path: &str, headers: &HeaderMap, limits: &HeadLimits) -> bool {
+    let sizes = headers
+        .iter()
+        .map(|(name, value)| [name.as_str().len(), ": \r\n".len(), value.len()]);
+    let bytes = sizes.flatten().fold(path.len(), usize::saturating_add);
+    bytes > limits.bytes || headers.len() > limits.fields
 }
 
 /// HTTP/2 may split Cookie into crumbs; they are one field (RFC 9113 §8.2.3).
@@ -330,17 +342,9 @@ impl http_body::Body for Content {
                 Some(Ok(frame)) => {
                     let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
                     this.received.set(this.received.get().saturating_add(bytes));
-                    // A byte now and then must not put the question off.
-                    if !frame.is_trailers()
-                        && this.limits.is_too_slow(this.waited, this.received.get())
-                    {
-                        return Poll::Ready(Some(Err(body::Error::ClientTimeout)));
-                    }
-                    let forbidden = frame.trailers_ref().is_some_and(|trailers| {
-                        trailers
-                            .keys()
-                            .any(crate::pure::http1::forbidden_in_trailers)
-                    });
+                    let forbidden = frame
+                        .trailers_ref()
+                        .is_some_and(|trailers| trailers.keys().any(http1::forbidden_in_trailers));
                     Some(if forbidden {
                         Err(body::Error::ClientMalformed("wire.forbidden_trailer"))
                     } else {
@@ -470,5 +474,30 @@ where
 {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_of_http2_is_held_to_the_limits_of_http1() {
+        let limits = HeadLimits {
+            bytes: 100,
+            target_bytes: 50,
+            fields: 2,
+        };
+        let is_too_large = |fields: &[(&'static str, &str)]| {
+            let fields = fields.iter().map(|(name, value)| {
+                let value = http::HeaderValue::from_str(value).expect("a value");
+                (http::HeaderName::from_static(name), value)
+            });
+            is_too_large("/", &fields.collect(), &limits)
+        };
+        assert!(!is_too_large(&[("a", "1"), ("b", "2")]));
+        assert!(is_too_large(&[("a", "1"), ("b", "2"), ("c", "3")]));
+        assert!(!is_too_large(&[("a", &"x".repeat(94))]));
+        assert!(is_too_large(&[("a", &"x".repeat(95))]));
     }
 }

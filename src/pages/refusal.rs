@@ -368,9 +368,13 @@ fn challenged(challenge: &Challenge, said: Said, ctx: &Context<'_>) -> Response<
         return to_sign_in(ctx);
     } else {
         // A redirect would lose what was sent, and look as if it had been taken.
-        let advice = Html::of("What you sent was not taken: <a href=\"")
+        // In another tab, because this page still holds it: a reload sends it again.
+        let advice = Html::of("What you sent was not passed on. Use a new tab to <a href=\"")
             .markup(SIGN_IN)
-            .markup("\">sign in</a>, then send it again.");
+            .markup(concat!(
+                "\" target=\"_blank\" rel=\"noopener\">sign in</a>, then come back and reload this ",
+                "page to send it again.",
+            ));
         Said { advice, ..said }.respond(ctx, Extra::default())
     };
     for line in lines {

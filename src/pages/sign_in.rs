@@ -6,17 +6,24 @@
 //! | the name or the password was wrong, or the form too old | 403: the credentials do not suffice (RFC 9110 §15.5.4) |
 //! | there were too many failures | 429 with `Retry-After` |
 //! | no password can be verified now | 503 with `Retry-After` |
+//! | a person has signed in | 200, and a page that leads on |
+//! | a program has | 303 |
 //!
 //! Never 401, which must carry a challenge (RFC 9110 §15.5.2): there is none that a form can meet.
 //! The name is given back, the password never.
+//!
+//! A person is led on by a page, because Chromium holds every redirect that follows a form to
+//! `form-action`: an application that sends whoever comes to another host, as many a front page does,
+//! would leave them at the form, signed in and stuck. What a page leads to is no part of the form.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::RETRY_AFTER;
-use http::{Response, StatusCode};
+use http::header::{REFRESH, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
 
 use super::html::Html;
+use super::negotiate::Audience;
 use super::{Context, SIGN_IN};
 
 /// How soon to try again when all verifiers are at work: a hash takes a fraction of it.
@@ -142,6 +149,23 @@ pub fn page(ctx: &Context<'_>, form: &Form<'_>) -> Response<Bytes> {
     if let Some(time) = form.error.and_then(SignInError::retry_after) {
         let seconds = super::seconds(time);
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// Leads who has signed in to `to`, a path of this host that was checked.
+pub fn done(ctx: &Context<'_>, to: &str) -> Response<Bytes> {
+    if ctx.asked.audience() != Some(Audience::Browser) {
+        return super::redirect(ctx, to);
+    }
+    // Who has switched off that pages lead elsewhere by themselves goes by the link.
+    let html = Html::of("<p>One moment: the page that you asked for is being opened.</p>\n")
+        .markup("<p><a class=\"button\" href=\"")
+        .text(to)
+        .markup("\">Continue</a></p>\n");
+    let mut response = super::page(ctx, StatusCode::OK, "You are signed in", &html);
+    if let Ok(refresh) = HeaderValue::try_from(format!("0;url={to}")) {
+        response.headers_mut().insert(REFRESH, refresh);
     }
     response
 }

@@ -127,6 +127,7 @@ fn pages(ctx: &Context<'_>) -> Vec<(String, Response<Bytes>)> {
         };
         pages.push((name.to_owned(), sign_in::page(ctx, &form)));
     }
+    pages.push(("signed-in".to_owned(), sign_in::done(ctx, "/a?b")));
     pages.push(("sign-out".to_owned(), signed_out::confirm(ctx)));
     pages.push(("signed-out".to_owned(), signed_out::page(ctx)));
     pages
@@ -409,7 +410,23 @@ fn what_a_person_sent_is_not_lost_in_a_redirect() {
         schemes(&response),
         ["Cookie form-action=\"/.portcullis/sign-in\""]
     );
-    assert!(text(&response).contains("href=\"/.portcullis/sign-in\""));
+    assert!(text(&response).contains("href=\"/.portcullis/sign-in\" target=\"_blank\""));
+    assert!(text(&response).contains("was not passed on"));
+}
+
+#[test]
+fn who_has_signed_in_is_led_on_by_no_redirect_of_a_form() {
+    let response = sign_in::done(&context(&browser(&Method::POST)), "/a?b=1&c='\"");
+    assert_eq!(response.status(), 200);
+    assert_eq!(
+        header(&response, http::header::REFRESH),
+        "0;url=/a?b=1&c='\""
+    );
+    assert!(!response.headers().contains_key(LOCATION));
+    assert!(text(&response).contains("href=\"/a?b=1&amp;c=&#39;&quot;\""));
+    let response = sign_in::done(&context(&program()), "/a?b");
+    assert_eq!(response.status(), 303);
+    assert_eq!(header(&response, LOCATION), "/a?b");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 //! | when | then |
 //! |---|---|
 //! | GET `/.portcullis/sign-in` | the form, and a cookie that binds it to this browser |
-//! | POST `/.portcullis/sign-in` with the right password | a new session, and 303 to where the person was going |
+//! | POST `/.portcullis/sign-in` with the right password | a new session, and on to where the person was going |
 //! | the same with a wrong one | the form again, saying so; slower each time |
-//! | POST `/.portcullis/sign-out` from this site | the session ends; the signed-out page |
+//! | POST `/.portcullis/sign-out` from this site | the session and our cookies end; the signed-out page |
 //! | the application has no sign-in page, or the path is none of ours | 404 `portal.no_page` |
 //! | another site's form | 403 `portal.cross_site` |
 //!
@@ -287,13 +287,12 @@ impl Visit<'_> {
         match self.identity.sign_in_with_password(attempt, self.now).await {
             Ok(signed_in) => {
                 seen.user = Some(Arc::clone(signed_in.live.user()));
-                let mut response = pages::redirect(&self.context(seen), to.as_str());
+                let mut response = pages::sign_in::done(&self.context(seen), to.as_str());
                 let mut session = cookie::set(cookie::SESSION, &signed_in.cookie)
                     .map_err(|_| Refused::Internal)?;
                 session.set_sensitive(true);
+                // The form's cookie stays: other tabs may show the form, too, and ask for it yet.
                 response.headers_mut().append(SET_COOKIE, session);
-                let form = cookie::expire(cookie::SIGN_IN).map_err(|_| Refused::Internal)?;
-                response.headers_mut().append(SET_COOKIE, form);
                 Ok(response)
             }
             Err(failure) => {
@@ -321,8 +320,10 @@ impl Visit<'_> {
                 .map_err(|_| Refused::Store)?;
         }
         let mut response = pages::signed_out::page(&self.context(seen));
-        let expired = cookie::expire(cookie::SESSION).map_err(|_| Refused::Internal)?;
-        response.headers_mut().append(SET_COOKIE, expired);
+        for name in [cookie::SESSION, cookie::SIGN_IN] {
+            let expired = cookie::expire(name).map_err(|_| Refused::Internal)?;
+            response.headers_mut().append(SET_COOKIE, expired);
+        }
         // What the application left in the browser was this person's too.
         response.headers_mut().insert(
             "clear-site-data",

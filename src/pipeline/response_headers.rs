@@ -146,12 +146,14 @@ pub struct Passed {
     pub switched: Option<(Conn, Option<Arc<Live>>)>,
 }
 
-/// Makes of a backend's response what its client gets, or puts the gate's page in its place.
+/// Makes of a backend's response what its client gets, or puts the gate's page in its place, which
+/// says whom to ask.
 pub fn clean(
     rule: &Arc<Rule>,
     reserved: &Arc<ReservedNames>,
     conn: &Connection,
     asked: &Asked,
+    contact: Option<&str>,
     inbound: Inbound,
     seen: &Record,
 ) -> Passed {
@@ -175,7 +177,10 @@ pub fn clean(
     let response = match content {
         Content::Backends => Response::from_parts(head, body),
         Content::Ours => {
-            let ctx = Context::new(asked, seen);
+            let ctx = Context {
+                contact,
+                ..Context::new(asked, seen)
+            };
             let mut page = pages::refusal::instead_of_backend_error(status, &ctx).map(Body::full);
             for (name, value) in &head.headers {
                 if !page.headers().contains_key(name) {

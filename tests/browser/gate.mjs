@@ -3,6 +3,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -15,17 +16,34 @@ const STARTS_WITHIN_MS = 30_000;
 const APPLICATIONS = {
   members: 'backends = ["whoami"]\n[sign_in]\nwith = ["local"]\n[access]\ngroups = ["members"]\n',
   // Nobody listens on port 1.
-  down: 'access = "public"\nbackends = ["http://127.0.0.1:1"]\n',
+  down: 'access = "public"\nbackends = ["http://127.0.0.1:1"]\ncontact = "it@example.com"\n',
   busy: 'access = "public"\nbackends = ["whoami"]\n[rate]\nper_client = "1/h"\nburst = 1\n',
 };
 
-/** A running gate: where it listens, and the account it made. */
-export async function start() {
+/** An application with a backend of its own. */
+const desk = (backend) =>
+  `access = "signed-in"\nbackends = ["${backend}"]\ncontact = "it@example.com"\n[backend]\nfirst_byte = "1s"\n`;
+
+/** A port that nothing listens on, for what must know it beforehand. */
+async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+/** A running gate: where it listens, and the account it made. `settings` are added to its own. */
+export async function start({ settings = "", backend } = {}) {
   const home = mkdtempSync(join(tmpdir(), "portcullis-browser-"));
   cpSync(join(ROOT, "policies"), join(home, "policies"), { recursive: true });
-  const settings = readFileSync(join(ROOT, "portcullis.toml"), "utf8");
-  writeFileSync(join(home, "portcullis.toml"), settings.replace(/(127\.0\.0\.1|\[::1\]):\d+/g, "$1:0"));
-  for (const [name, policy] of Object.entries(APPLICATIONS)) {
+  const shipped = readFileSync(join(ROOT, "portcullis.toml"), "utf8");
+  const https = await freePort();
+  const here = shipped.replaceAll("8443", https).replace(/(127\.0\.0\.1|\[::1\]):8080/g, "$1:0");
+  writeFileSync(join(home, "portcullis.toml"), `${here}\n${settings}`);
+  const applications = backend ? { ...APPLICATIONS, desk: desk(backend) } : APPLICATIONS;
+  for (const [name, policy] of Object.entries(applications)) {
     writeFileSync(join(home, "policies", `${name}.toml`), `host = "${name}.localhost"\n${policy}`);
   }
   mkdirSync(join(home, "state"), { recursive: true });
@@ -35,7 +53,7 @@ export async function start() {
   const listening = new Promise((fulfil, reject) => {
     const hear = (bytes) => {
       said += bytes;
-      if (/https:\/\/[^\s]+:\d+/.test(said)) fulfil();
+      if (/http:\/\/127\.0\.0\.1:\d+/.test(said)) fulfil();
     };
     gate.stdout.setEncoding("utf8").on("data", hear);
     gate.stderr.setEncoding("utf8").on("data", hear);
@@ -44,7 +62,7 @@ export async function start() {
     setTimeout(() => reject(new Error(`the gate does not say where it listens:\n${said}`)), STARTS_WITHIN_MS).unref();
   });
   await listening;
-  const port = Number(said.match(/https:\/\/[^\s]+:(\d+)/)[1]);
+  const plain = Number(said.match(/http:\/\/127\.0\.0\.1:(\d+)/)[1]);
   const account = { name: "ada", password: "correct horse battery staple" };
   const added = spawnSync(BINARY, ["--config", home, "users", "add", account.name, "--password-stdin"], {
     cwd: home,
@@ -60,7 +78,9 @@ export async function start() {
     /** What the gate has written so far. */
     said: () => said,
     /** The address of an application; the shipped one without a name. */
-    at: (path, application) => `https://${application ? `${application}.` : ""}localhost:${port}${path}`,
+    at: (path, application) => `https://${application ? `${application}.` : ""}localhost:${https}${path}`,
+    /** The port that speaks TLS, and the one that only leads there. */
+    ports: { https, plain },
     async stop() {
       if (gate.exitCode === null) {
         gate.kill("SIGTERM");
@@ -74,8 +94,8 @@ export async function start() {
 
 /** Reads name and password off the first start's message. */
 function firstAccount(said) {
-  const name = said.match(/(?:name|user|account)[^\S\n]*[:=]?[^\S\n]+`?([a-z]+)`?/i)?.[1];
-  const password = said.match(/password[^\S\n]*[:=]?[^\S\n]+`?([^\s`]+)`?/i)?.[1];
+  const name = said.match(/^\s*user:\s+(\S+)$/m)?.[1];
+  const password = said.match(/^\s*password:\s+(\S+)$/m)?.[1];
   if (!name || !password) throw new Error(`the first start printed no account:\n${said}`);
   return { name, password };
 }

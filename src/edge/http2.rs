@@ -342,6 +342,12 @@ impl http_body::Body for Content {
                 Some(Ok(frame)) => {
                     let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
                     this.received.set(this.received.get().saturating_add(bytes));
+                    // A byte now and then must not put the question off.
+                    if !frame.is_trailers()
+                        && this.limits.is_too_slow(this.waited, this.received.get())
+                    {
+                        return Poll::Ready(Some(Err(body::Error::ClientTimeout)));
+                    }
                     let forbidden = frame
                         .trailers_ref()
                         .is_some_and(|trailers| trailers.keys().any(http1::forbidden_in_trailers));

@@ -115,6 +115,5 @@ pub async fn handle(
     let grant    = access::decide(&rules.access, &head, paced, now.wall, seen)?;                             seen.passed(ACCESS, clock());
     let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, conn, grant, head, body, seen)?;
     let inbound  = forward::send(&rules.backends, pools, outbound, seen).await?;                             seen.passed(FORWARD, clock());
-    let contact  = at.app().contact.as_deref();
-    Ok(response_headers::clean(&rules.response_headers, &gate.reserved, conn, asked, contact, inbound, seen))
+    Ok(response_headers::clean(&rules.response_headers, &gate.reserved, conn, asked, at.contact(), inbound, seen))
 }

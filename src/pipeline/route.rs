@@ -101,6 +101,11 @@ impl<R> At<R> {
         &self.app
     }
 
+    /// Whom to ask for access to the application.
+    pub fn contact(&self) -> Option<&str> {
+        self.app.contact.as_deref()
+    }
+
     /// The rules in force.
     pub fn rules(&self) -> &R {
         &self.rules

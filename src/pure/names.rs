@@ -9,7 +9,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 use http::HeaderName;
 
 /// Bytes at the start of a name that settle most look-ups.
-pub const LOOKED_AT: usize = 4;
+pub const LOOKED_AT: usize = PLACES.len();
+const PLACES: [u8; 4] = [1, 2, 4, 8];
 
 /// Field or cookie names, in lower case: exact ones, and all that begin in some way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,8 +21,9 @@ pub struct Names {
     lengths: Vec<u64>,
     /// Sorted, and none is the beginning of another.
     prefixes: Vec<Box<str>>,
-    /// For each of the first places, a bit for each ASCII byte that a prefix has there.
-    starts: [u128; LOOKED_AT],
+    /// For each ASCII byte, a bit for each of the first places where a prefix has it. Empty until there
+    /// is one.
+    places: Vec<u8>,
 }
 
 impl Names {
@@ -80,8 +82,12 @@ impl Names {
     }
 
     fn may_begin(&self, start: &[u8]) -> bool {
-        let places = self.starts.iter().zip(start);
-        places.fold(true, |may, (bytes, byte)| may & (bytes & bit(*byte) != 0))
+        // What is not ASCII may be anywhere.
+        let is_at = |(place, byte): (u8, &u8)| {
+            let places = self.places.get(usize::from(*byte));
+            places.is_none_or(|places| places & place != 0)
+        };
+        !self.prefixes.is_empty() && PLACES.into_iter().zip(start).all(is_at)
     }
 
     fn may_be_exact(&self, start: &[u8], length: usize) -> bool {
@@ -109,9 +115,14 @@ impl Names {
         let at = self.prefixes.partition_point(|p| **p < *prefix);
         self.prefixes.insert(at, prefix.into());
         // Behind a short prefix may stand anything.
-        let bits = prefix.bytes().map(bit).chain(std::iter::repeat(u128::MAX));
-        for (bytes, bit) in self.starts.iter_mut().zip(bits) {
-            *bytes |= bit;
+        self.places.resize(128, 0);
+        let bytes = prefix.bytes().map(Some).chain(std::iter::repeat(None));
+        for (place, byte) in PLACES.into_iter().zip(bytes) {
+            for (other, places) in (0_u8..).zip(&mut self.places) {
+                if byte.is_none_or(|byte| byte == other) {
+                    *places |= place;
+                }
+            }
         }
     }
 
@@ -134,11 +145,6 @@ fn third(name: &[u8]) -> usize {
 /// All that are long share the last bit.
 fn length_bit(length: usize) -> u64 {
     1 << length.min(63)
-}
-
-/// What is not ASCII may be anywhere.
-fn bit(byte: u8) -> u128 {
-    1_u128.checked_shl(byte.into()).unwrap_or(u128::MAX)
 }
 
 /// FNV-1a: quick on short names. The sets hold what an operator lists, so that nobody else can

@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
                 let apps = loaded.config.routes.apps().len();
                 let tests = loaded.config.expectations.len();
                 say(&format!(
-                    "ok: {apps} applications, {tests} expectations hold\n"
+                    "ok: applications: {apps}, expectations that hold: {tests}\n"
                 ));
                 ExitCode::SUCCESS
             }
@@ -101,12 +101,9 @@ pub fn main() -> ExitCode {
         Command::HashPassword => users::hash_password(),
         Command::Users(command) => users::users(&config, &command),
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Arguments::command(),
-                "portcullis",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "portcullis", &mut script);
+            say(&String::from_utf8_lossy(&script));
             ExitCode::SUCCESS
         }
         Command::Man => {

@@ -433,7 +433,7 @@ fn greet(bound: &[Bound], password: Option<&str>, directory: &Path) {
             .map(|bound| bound.address.port());
         let _ = writeln!(
             out,
-            "\nA first account was made. Its password is shown this once:"
+            "A first account was made. Its password is shown this once:"
         );
         let _ = writeln!(
             out,
@@ -441,17 +441,11 @@ fn greet(bound: &[Bound], password: Option<&str>, directory: &Path) {
             first_run::NAME
         );
         if let Some(port) = port {
+            let authority = directory.join("certs").join(cert::development::AUTHORITY);
             let _ = writeln!(
                 out,
-                "Open https://localhost:{port} and sign in. Browsers warn of the development certificate"
-            );
-            let _ = writeln!(
-                out,
-                "until you trust {}.",
-                directory
-                    .join("certs")
-                    .join(cert::development::AUTHORITY)
-                    .display()
+                "Open https://localhost:{port} and sign in; browsers warn until you trust {}.",
+                authority.display()
             );
         }
         let _ = writeln!(

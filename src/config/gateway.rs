@@ -780,7 +780,7 @@ mod tests {
             ),
             (
                 "connections = 0",
-                "`connections` is a number, expected a whole number from 1 to 100000000",
+                "`connections` is 0, expected a whole number from 1 to 100000000",
             ),
         ] {
             one_problem(

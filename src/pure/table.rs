@@ -389,11 +389,11 @@ impl Table {
     }
 
     fn wrong(&self, node: &Node, key: &str, expected: &str) {
-        let message = format!(
-            "`{}` is {}, expected {expected}",
-            printable(key),
-            node.value.kind()
-        );
+        self.wrong_being(node, key, node.value.kind(), expected);
+    }
+
+    fn wrong_being(&self, node: &Node, key: &str, is: &str, expected: &str) {
+        let message = format!("`{}` is {is}, expected {expected}", printable(key));
         self.problems
             .add(self.source.problem(node.span.clone(), message, None));
     }
@@ -441,11 +441,17 @@ impl Table {
         {
             return Some(number);
         }
-        self.wrong(
-            node,
-            key,
-            &format!("a whole number from {} to {}", range.start(), range.end()),
-        );
+        let is = match node.value {
+            Value::Integer(Some(number)) => &*number.to_string(),
+            Value::String(_)
+            | Value::Integer(None)
+            | Value::Boolean(_)
+            | Value::Array(_)
+            | Value::Table(_)
+            | Value::Other(_) => node.value.kind(),
+        };
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        self.wrong_being(node, key, is, &expected);
         None
     }
 

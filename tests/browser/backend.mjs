@@ -6,7 +6,7 @@ import { createServer } from "node:http";
 
 const MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-const html = (content) => `<!doctype html><html lang="en"><title>Desk</title><main><h1>Desk</h1>${content}</main>`;
+const html = (content) => `<!doctype html><html lang="en"><title>Desk</title><link rel="icon" href="data:,"><main><h1>Desk</h1>${content}</main>`;
 
 /** Shows what the socket says, and that it closes. */
 const TALK = `<p id="said"></p><script>

@@ -24,8 +24,9 @@ use super::{Error, Timeouts};
 
 /// A connection is not used again after this long: below what servers close idle ones at.
 const IDLE: Duration = Duration::from_secs(15);
-/// Idle connections kept for one backend on one core.
-const MOST_IDLE: usize = 256;
+/// Idle connections kept for one backend on one core: as many as were needed at once, since opening one
+/// costs as much as five requests. [`IDLE`] takes them down when they are not.
+const MOST_IDLE: usize = 2048;
 
 /// Everything that makes a connection; two backends that differ in any of it share none.
 #[derive(Debug, Clone)]

@@ -776,3 +776,17 @@ fn issuers_keys_outlive_a_reload_but_not_their_last_method() {
     world.reload(&[]);
     assert!(weak.upgrade().is_none());
 }
+
+#[test]
+fn what_can_not_be_checked_now_is_unavailable_to_everybody() {
+    for failure in [
+        Failure::Store,
+        Failure::Busy,
+        Failure::NoKeys,
+        Failure::NoMethod,
+    ] {
+        let refusal = failure.refusal().unwrap();
+        assert!(matches!(refusal.answer, Answer::Unavailable), "{failure:?}");
+        assert_eq!(refusal.reason, failure.reason());
+    }
+}

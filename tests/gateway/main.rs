@@ -5,6 +5,7 @@
 
 mod support;
 
+mod advisories;
 mod backends;
 mod credentials;
 mod limits;

@@ -311,7 +311,7 @@ impl Identity {
     }
 
     /// Groups and address are read anew at each request, so that taking one away takes effect
-    /// (ADVISORIES J8).
+    /// (SECURITY.md J8).
     fn as_of_now(&self, live: &Live) -> Option<Arc<User>> {
         let user = live.user();
         if *user.provider != *LOCAL {
@@ -348,7 +348,7 @@ impl Identity {
             user_agent,
             presented,
         } = asked;
-        self.check_password(&self.local, name, password, client, now, false)
+        self.check_password(&[&self.local], name, password, client, now, false)
             .await?;
         let user = self.local.user(name, now).ok_or(Failure::WrongPassword)?;
         let account = self
@@ -442,13 +442,7 @@ impl Identity {
         for method in methods {
             stated.push(self.passwords(method)?);
         }
-        let knows = |passwords: &&&Passwords| passwords.accounts.get(name).is_some();
-        let passwords = stated
-            .iter()
-            .find(knows)
-            .or_else(|| stated.first())
-            .ok_or(Failure::NoMethod)?;
-        self.check_password(passwords, name, password, client, now, true)
+        self.check_password(&stated, name, password, client, now, true)
             .await
     }
 
@@ -539,10 +533,11 @@ impl Identity {
         Ok(user)
     }
 
-    /// Verifies a password once for all who send it at this moment; counts failures.
+    /// Verifies a password once for all who send it at this moment; counts failures. The first of
+    /// the methods `asked` that knows the name decides.
     async fn check_password(
         &self,
-        passwords: &Passwords,
+        asked: &[&Passwords],
         name: &str,
         password: &Zeroizing<String>,
         client: IpAddr,
@@ -552,6 +547,7 @@ impl Identity {
         if !is_name(name) || password.len() > MAX_PASSWORD_BYTES {
             return Err(Failure::WrongPassword);
         }
+        let passwords = Passwords::that_decides(asked, name).ok_or(Failure::NoMethod)?;
         let mac = self.shared.keys.credentials();
         let attempt = Attempt::new(mac, &passwords.provider, name, client);
         // Before the memory is asked: it would tell right guesses from wrong ones.
@@ -576,7 +572,7 @@ impl Identity {
             }
         };
         self.shared.regulation.begin(&attempt, now)?;
-        let right = match self.verify(passwords, name, password).await {
+        let right = match self.verify(asked, name, password).await {
             Ok(right) => right,
             Err(busy) => {
                 self.shared.regulation.withdrawn(&attempt);
@@ -593,14 +589,14 @@ impl Identity {
         user.ok_or(Failure::WrongPassword)
     }
 
-    /// An unknown name takes as long as a known one, and is wrong (ADVISORIES T1).
+    /// An unknown name takes as long as a known one, and is wrong (SECURITY.md T1).
     async fn verify(
         &self,
-        passwords: &Passwords,
+        asked: &[&Passwords],
         name: &str,
         password: &Zeroizing<String>,
     ) -> Result<bool, Busy> {
-        let (known, stored) = passwords.hash_for(name, &self.shared.keys);
+        let (known, stored) = Passwords::hash_for(asked, name, &self.shared.keys);
         let Some(stored) = stored else {
             return Ok(false);
         };
@@ -652,13 +648,23 @@ impl Passwords {
         self.accounts.user(&self.provider, name, now).map(Arc::new)
     }
 
+    /// The first of `asked` that knows the name; the first of all where none does.
+    fn that_decides<'p>(asked: &[&'p Self], name: &str) -> Option<&'p Self> {
+        let knows = |passwords: &&&Self| passwords.accounts.get(name).is_some();
+        asked.iter().find(knows).or_else(|| asked.first()).copied()
+    }
+
     /// Whether there is such an account, and the hash to check against in either case.
-    fn hash_for(&self, name: &str, keys: &keys::Keys) -> (bool, Option<Arc<Stored>>) {
-        match self.accounts.get(name) {
+    fn hash_for(asked: &[&Self], name: &str, keys: &keys::Keys) -> (bool, Option<Arc<Stored>>) {
+        match asked
+            .iter()
+            .find_map(|passwords| passwords.accounts.get(name))
+        {
             Some(account) => (true, Some(Arc::clone(&account.stored))),
             None => {
                 let tag = keys.credentials().tag(&[b"decoy", name.as_bytes()]);
-                (false, self.accounts.decoy(&tag))
+                let accounts = asked.iter().map(|passwords| &passwords.accounts);
+                (false, Accounts::decoy(accounts, &tag))
             }
         }
     }

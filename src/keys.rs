@@ -19,7 +19,7 @@ impl std::fmt::Display for NoRandom {
 
 impl std::error::Error for NoRandom {}
 
-/// `N` bytes from the operating system's generator (ADVISORIES S9).
+/// `N` bytes from the operating system's generator (SECURITY.md S9).
 ///
 /// # Errors
 /// [`NoRandom`] if it gives none.

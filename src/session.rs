@@ -278,7 +278,7 @@ impl Sessions {
         Ok(self.keep(live, now)?.and_then(|live| self.used(live, now)))
     }
 
-    /// Begins a session with an id of its own, never one that a browser brought (ADVISORIES S2), and
+    /// Begins a session with an id of its own, never one that a browser brought (SECURITY.md S2), and
     /// ends the one it takes the place of. It is on the disk when this returns.
     ///
     /// # Errors
@@ -326,7 +326,7 @@ impl Sessions {
         Ok((id, live))
     }
 
-    /// Ends a session here at once, and then in the store (ADVISORIES S3).
+    /// Ends a session here at once, and then in the store (SECURITY.md S3).
     ///
     /// # Errors
     /// Why the store may still have it; here it is over all the same.

@@ -7,7 +7,7 @@
 //! | a program asks | the same as JSON |
 //!
 //! Nothing is left out but secrets: values of credentials, cookies and signed tokens are not shown, not
-//! even those that an application is meant to get (ADVISORIES H12).
+//! even those that an application is meant to get (SECURITY.md H12).
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};

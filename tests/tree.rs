@@ -296,3 +296,112 @@ fn every_property_has_a_fuzz_target() {
     }
     assert!(checked > 20, "the properties are somewhere else");
 }
+
+/// Every file below `directory` with this ending: its name without the ending, and its text.
+fn files(directory: &str, ending: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().expect("a name").to_string_lossy();
+            if path.is_dir() {
+                open.push(path);
+            } else if let Some(name) = name.strip_suffix(ending) {
+                let text = std::fs::read_to_string(&path).expect("a text");
+                found.push((name.to_owned(), text));
+            }
+        }
+    }
+    found
+}
+
+/// The functions of a file that are tests.
+fn tests_of(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_test = false;
+    text.lines().map(str::trim_start).filter_map(move |line| {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            is_test = true;
+        } else if let Some((_, after)) = line.split_once("fn ") {
+            let name = after.split('(').next().unwrap_or_default();
+            return std::mem::take(&mut is_test).then_some(name);
+        }
+        None
+    })
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// The ids of advisories, such as `T9`.
+fn is_id(text: &str) -> bool {
+    text.split_at_checked(1)
+        .is_some_and(|(letter, number)| "HFPRSJT".contains(letter) && number.parse::<u8>().is_ok())
+}
+
+/// A page that says what is shown, and by what, is believed: it must not name what is gone.
+#[test]
+fn what_security_md_says_is_shown_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("SECURITY.md")).expect("SECURITY.md");
+    let sources = [files("src", ".rs"), files("tests", ".rs")].concat();
+    let tests: Vec<&str> = sources
+        .iter()
+        .flat_map(|(_, text)| tests_of(text))
+        .collect();
+    let attacks = files("tests/attacks", ".http");
+    let ids: Vec<&str> = attacks
+        .iter()
+        .flat_map(|(_, text)| text.lines().take_while(|line| !line.is_empty()))
+        .filter_map(|line| line.strip_prefix("advisory: "))
+        .collect();
+    let targets = files("fuzz/fuzz_targets", ".rs");
+
+    let (mut wrong, mut rows, mut shown) = (Vec::new(), Vec::new(), 0);
+    for line in page.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let last = cells.last().expect("a cell");
+        if *last == "shown by" {
+            continue;
+        }
+        if is_id(cells[0]) {
+            rows.push(cells[0]);
+        }
+        let (by_test, by_fuzz) = last.split_once("; fuzz ").unwrap_or((last, ""));
+        let proofs = quoted(by_test);
+        if proofs.is_empty() {
+            wrong.push(format!("nothing shows: {line}"));
+        }
+        for proof in proofs {
+            shown += 1;
+            let there = if let Some(name) = proof.strip_suffix(".http") {
+                attacks.iter().any(|(attack, _)| attack == name)
+            } else if is_id(proof) {
+                ids.contains(&proof)
+            } else {
+                tests.contains(&proof)
+            };
+            if !there {
+                wrong.push(format!("`{proof}` is not there"));
+            }
+        }
+        for target in quoted(by_fuzz) {
+            if !targets.iter().any(|(name, _)| name == target) {
+                wrong.push(format!("there is no fuzz target `{target}`"));
+            }
+        }
+    }
+    for id in ids {
+        if !rows.contains(&id) {
+            wrong.push(format!("{id} has attacks and no row"));
+        }
+    }
+    assert!(
+        shown > 200 && rows.len() > 50,
+        "the tables are somewhere else"
+    );
+    wrong.dedup();
+    assert!(wrong.is_empty(), "SECURITY.md:\n{}", wrong.join("\n"));
+}

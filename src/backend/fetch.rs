@@ -82,3 +82,93 @@ pub async fn fetch(
         .await
         .map_err(|_| Error::Timeout)?
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
+    use super::super::Timeouts;
+    use super::super::pool::Address;
+    use super::*;
+
+    /// What is fetched, within half a second and 100 bytes, of an issuer that answers with `head`
+    /// and then `more` again and again, or with nothing more; and how often it was asked.
+    fn fetched(head: &'static str, more: &'static str) -> (Result<Bytes, Error>, usize) {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("issuer.sock");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let listener = UnixListener::bind(&path).unwrap();
+            let asked = Rc::new(std::cell::Cell::new(0));
+            let count = Rc::clone(&asked);
+            tokio::task::spawn_local(async move {
+                let mut kept = Vec::new();
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    count.set(count.get() + 1);
+                    let _ = stream.read(&mut [0; 1024]).await;
+                    let _ = stream.write_all(head.as_bytes()).await;
+                    while !more.is_empty() && stream.write_all(more.as_bytes()).await.is_ok() {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    kept.push(stream);
+                }
+            });
+            let long = Duration::from_secs(20);
+            let timeouts = Timeouts {
+                connect: long,
+                first_byte: long,
+                idle: long,
+            };
+            let spec = Arc::new(Spec::new(Address::Unix(path.clone()), None, timeouts));
+            let within = Duration::from_millis(500);
+            let got = fetch(&spec, "idp.test", "/jwks", 100, within).await;
+            (got, asked.get())
+        })
+    }
+
+    // T10
+    #[test]
+    fn a_document_without_end_is_given_up_at_its_bound() {
+        assert_eq!(
+            fetched("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{ } ", ""),
+            (Ok(Bytes::from_static(b"{ } ")), 1)
+        );
+        let ten_gigabytes = "HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n";
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for (head, more) in [
+            (ten_gigabytes, "                "),
+            (chunked, "10\r\n                \r\n"),
+            ("HTTP/1.1 200 OK\r\n\r\n", "                "),
+        ] {
+            assert_eq!(fetched(head, more), (Err(Error::Content), 1), "{head}");
+        }
+    }
+
+    // T10
+    #[test]
+    fn an_issuer_that_never_comes_to_an_end_is_given_up_in_time() {
+        for head in [
+            "",
+            "HTTP/1.1 200 OK\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{",
+        ] {
+            assert_eq!(fetched(head, ""), (Err(Error::Timeout), 1), "{head:?}");
+        }
+        let (flood, _) = fetched("", "HTTP/1.1 103 Early Hints\r\n\r\n");
+        assert!(flood.is_err(), "interim responses without end");
+    }
+
+    // T10
+    #[test]
+    fn a_redirect_is_not_followed() {
+        let head = "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/latest\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(
+            fetched(head, ""),
+            (Err(Error::Status(StatusCode::FOUND)), 1)
+        );
+    }
+}

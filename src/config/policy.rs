@@ -13,7 +13,7 @@ use crate::backend::pool::{Address, Spec, Tls};
 use crate::backend::tls;
 use crate::identity::provider::Methods;
 use crate::pipeline::forward::{self, Backend};
-use crate::pipeline::route::{App, Pattern};
+use crate::pipeline::route::{App, Pattern, fold};
 use crate::pipeline::{Rules, access, network, rate, request_headers, response_headers, sign_in};
 use crate::pure::backend_url::BackendUrl;
 use crate::pure::table::{Key, Table};
@@ -408,7 +408,7 @@ fn one_case(pattern: &Pattern, ignores_case: bool) -> (bool, String) {
         Pattern::Prefix(path) => (false, path),
     };
     let path = if ignores_case {
-        path.to_ascii_lowercase()
+        fold(path)
     } else {
         path.clone()
     };

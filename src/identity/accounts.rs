@@ -167,13 +167,18 @@ impl Accounts {
         self.accounts.iter()
     }
 
-    /// The hash that an unknown name is checked against, so that it takes as long as a known one:
-    /// that of some account, always the same for one name. `tag` is a keyed hash of the name.
-    pub fn decoy(&self, tag: &[u8; 32]) -> Option<Arc<Stored>> {
+    /// The hash that a name unknown to all of `asked` is checked against, so that it takes as long
+    /// as a known one: that of some account of any of them, for each may have hashes of its own
+    /// kind. Always the same for one name: `tag` is a keyed hash of it.
+    pub fn decoy<'a>(
+        asked: impl Iterator<Item = &'a Self> + Clone,
+        tag: &[u8; 32],
+    ) -> Option<Arc<Stored>> {
         let (number, _) = tag.split_first_chunk()?;
-        let count = u64::try_from(self.decoys.len()).ok()?;
+        let mut hashes = asked.flat_map(|accounts| &accounts.decoys);
+        let count = u64::try_from(hashes.clone().count()).ok()?;
         let at = u64::from_be_bytes(*number).checked_rem(count)?;
-        self.decoys.get(usize::try_from(at).ok()?).map(Arc::clone)
+        hashes.nth(usize::try_from(at).ok()?).map(Arc::clone)
     }
 
     /// The user that the account `name` is, signed in at `now`.
@@ -559,12 +564,13 @@ mod tests {
     #[test]
     fn unknown_names_get_the_hash_of_some_account_and_always_the_same() {
         let mut accounts = parse("").unwrap();
-        assert!(accounts.decoy(&[1; 32]).is_none());
+        assert!(Accounts::decoy([&accounts].into_iter(), &[1; 32]).is_none());
         for name in ["a", "b", "c"] {
             accounts.add(name, account_of(name));
         }
         let accounts = parse(&accounts.render()).unwrap();
-        let decoy = |tag| accounts.decoy(&[tag; 32]).unwrap();
+        let none = parse("").unwrap();
+        let decoy = |tag| Accounts::decoy([&none, &accounts].into_iter(), &[tag; 32]).unwrap();
         assert!(Arc::ptr_eq(&decoy(1), &decoy(1)));
         let picked: std::collections::HashSet<_> = (0..64)
             .map(|tag| decoy(tag).for_file().to_owned())

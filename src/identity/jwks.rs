@@ -3,7 +3,7 @@
 //! | when | then |
 //! |---|---|
 //! | ten minutes have passed | the set is fetched again, while the old one serves |
-//! | a token names an unknown key | the set is fetched, at most once in 30 s however many tokens do (ADVISORIES J4) |
+//! | a token names an unknown key | the set is fetched, at most once in 30 s however many tokens do (SECURITY.md J4) |
 //! | a fetch fails, is too slow, too large or no key set | the last good set stays; again in 30 s |
 //! | there never was a good set | nobody is let in by it (503) |
 //!

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | of one account from one network, beyond 5 | each next attempt waits 1 s, 2 s, 4 s .. 15 min |
 //! | of any accounts from one network, beyond 50 | likewise: passwords sprayed over accounts |
-//! | of one account from other networks | nothing: nobody locks an owner out (ADVISORIES T3, T4) |
+//! | of one account from other networks | nothing: nobody locks an owner out (SECURITY.md T3, T4) |
 //!
 //! An attempt counts when it begins and is taken back when it succeeds, so that a thousand at once
 //! are not a thousand guesses. Counts leak away with time. A network is an IPv4 address or an IPv6

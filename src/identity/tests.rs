@@ -615,11 +615,33 @@ async fn names_that_do_not_exist_are_slowed_alike_t1() {
 #[test]
 fn a_name_that_does_not_exist_costs_a_hash_of_the_same_cost_t1() {
     let world = World::new();
-    let (known, stored) = world.identity.local.hash_for("nobody", &world.shared.keys);
+    let asked = [&world.identity.local];
+    let (known, stored) = Passwords::hash_for(&asked, "nobody", &world.shared.keys);
     let stored = stored.unwrap();
     let parameters = |stored: &Stored| stored.for_file().split('$').nth(3).unwrap().to_owned();
     assert!(!known);
     assert_eq!(parameters(&stored), parameters(&password::cheap("x")));
+}
+
+/// The time of an answer would tell names of the second method from names of nobody: the first may
+/// have hashes of another kind, or no account at all.
+#[test]
+fn a_name_that_no_method_knows_costs_a_hash_of_any_of_them_t1() {
+    let mut world = World::new();
+    let hashes = |world: &World| {
+        let asked = ["basic", "legacy"].map(|method| world.identity.passwords(method).unwrap());
+        (0..64)
+            .map(|number| {
+                let name = format!("nobody{number}");
+                let (known, stored) = Passwords::hash_for(&asked, &name, &world.shared.keys);
+                assert!(!known);
+                stored.unwrap().for_file().to_owned()
+            })
+            .collect::<std::collections::HashSet<_>>()
+    };
+    assert_eq!(hashes(&world).len(), 4, "bob, eve, old, and the other bob");
+    world.reload(&[]);
+    assert_eq!(hashes(&world).len(), 2, "of nobody here, so of those there");
 }
 
 #[tokio::test]
@@ -753,4 +775,18 @@ fn issuers_keys_outlive_a_reload_but_not_their_last_method() {
         .retain(|provider| &*provider.name != "other");
     world.reload(&[]);
     assert!(weak.upgrade().is_none());
+}
+
+#[test]
+fn what_can_not_be_checked_now_is_unavailable_to_everybody() {
+    for failure in [
+        Failure::Store,
+        Failure::Busy,
+        Failure::NoKeys,
+        Failure::NoMethod,
+    ] {
+        let refusal = failure.refusal().unwrap();
+        assert!(matches!(refusal.answer, Answer::Unavailable), "{failure:?}");
+        assert_eq!(refusal.reason, failure.reason());
+    }
 }

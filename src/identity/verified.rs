@@ -2,7 +2,7 @@
 //!
 //! Holds no password and no token. A key is a tag over parts behind their lengths, the method and
 //! its generation among them, so that neither two users nor two methods can share an answer
-//! (ADVISORIES T2, J5), and an answer ends when the accounts or keys it rests on change.
+//! (SECURITY.md T2, J5), and an answer ends when the accounts or keys it rests on change.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

@@ -20,7 +20,7 @@ impl Html {
         self
     }
 
-    /// Text follows, in an element or between the double quotes of an attribute (ADVISORIES T14).
+    /// Text follows, in an element or between the double quotes of an attribute (SECURITY.md T14).
     #[must_use]
     pub fn text(mut self, text: &str) -> Self {
         for c in text.chars() {

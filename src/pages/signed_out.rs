@@ -1,6 +1,6 @@
 //! Signing out: the question, and good-bye.
 //!
-//! GET only asks, whoever led the browser there; the form's POST does it (ADVISORIES T15).
+//! GET only asks, whoever led the browser there; the form's POST does it (SECURITY.md T15).
 
 use bytes::Bytes;
 use http::{Response, StatusCode};

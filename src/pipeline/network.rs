@@ -2,15 +2,15 @@
 //!
 //! | when | then |
 //! |---|---|
-//! | the peer is no trusted proxy | the client is the peer; what it says of others is ignored (ADVISORIES F6) |
+//! | the peer is no trusted proxy | the client is the peer; what it says of others is ignored (SECURITY.md F6) |
 //! | the peer is a trusted proxy and says nothing | the client is the peer |
 //! | the peer is a trusted proxy and its forwarding field parses | the client is the first untrusted hop from the right (RFC 7239 §5.2) |
-//! | a hop on that walk does not parse | 400 `network.bad_hop` (ADVISORIES F5) |
+//! | a hop on that walk does not parse | 400 `network.bad_hop` (SECURITY.md F5) |
 //! | the client is in `deny`, whatever `allow` says | 403 `network.denied` |
 //! | there is an `allow`, and the client is not in it | 403 `network.not_allowed` |
 //!
 //! Trusts the peer's address, which is the TCP peer's or what PROXY protocol put in its place, and
-//! nothing else. Never resolves names. An IPv4-mapped address is the IPv4 one (ADVISORIES F8).
+//! nothing else. Never resolves names. An IPv4-mapped address is the IPv4 one (SECURITY.md F8).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -171,7 +171,7 @@ impl Trust {
         };
         let networks = table.list("networks", |text| {
             let network = parse_network(text)?;
-            // Whoever may come would choose their own address (ADVISORIES F1).
+            // Whoever may come would choose their own address (SECURITY.md F1).
             if network.prefix() == 0 {
                 return Err("the networks of the proxies, not everybody".to_owned());
             }

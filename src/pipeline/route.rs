@@ -10,7 +10,9 @@
 //! Routes once; every later stage is handed what was found here. A path rule matches the canonical
 //! path, which is byte for byte what the backend is sent.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::pure::connection::Connection;
@@ -61,31 +63,80 @@ struct Specificity {
 
 impl Pattern {
     fn matches(&self, path: &str, ignores_case: bool) -> Option<Specificity> {
-        let same = |a: &str, b: &str| {
-            if ignores_case {
-                a.eq_ignore_ascii_case(b)
-            } else {
-                a == b
-            }
+        let (own, path) = match (self, ignores_case) {
+            (Self::Exact(own) | Self::Prefix(own), false) => (Cow::from(own), Cow::from(path)),
+            (Self::Exact(own) | Self::Prefix(own), true) => (fold(own).into(), fold(path).into()),
         };
         match self {
-            Self::Exact(exact) => same(path, exact).then_some(Specificity {
+            Self::Exact(exact) => (path == own).then_some(Specificity {
                 exact: true,
                 length: exact.len(),
             }),
             Self::Prefix(prefix) => {
-                let stem = prefix.strip_suffix('/').unwrap_or(prefix);
+                let stem = own.strip_suffix('/').unwrap_or(&own);
                 let (head, rest) = path.split_at_checked(stem.len())?;
                 let whole = rest.is_empty() || rest.starts_with('/');
                 // `/a/` is about what is below `/a`, not about `/a` itself.
-                let below = stem.len() == prefix.len() || !rest.is_empty() || stem.is_empty();
-                (same(head, stem) && whole && below).then_some(Specificity {
+                let below = stem.len() == own.len() || !rest.is_empty() || stem.is_empty();
+                (head == stem && whole && below).then_some(Specificity {
                     exact: false,
                     length: prefix.len(),
                 })
             }
         }
     }
+}
+
+/// A canonical path without the case of its letters, by the alphabets of all who ignore it: beside
+/// `A`, some take the dotless i for `i`, the long s for `s` and the sign of Kelvin for `k`.
+pub fn fold(path: &str) -> String {
+    if !path.contains('%') {
+        return path.to_ascii_lowercase();
+    }
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let [first, tail @ ..] = rest {
+        // What is ASCII and still encoded means something else than its character.
+        let byte = match tail {
+            [high @ (b'8' | b'9' | b'A'..=b'F'), low, ..] if *first == b'%' => hex(*high)
+                .zip(hex(*low))
+                .map(|(high, low)| (high << 4) | low),
+            _ => None,
+        };
+        decoded.push(byte.unwrap_or(*first));
+        rest = match byte {
+            Some(_) => tail.get(2..).unwrap_or_default(),
+            None => tail,
+        };
+    }
+    let simple =
+        |c: char, mapped: &mut dyn Iterator<Item = char>| match (mapped.next(), mapped.next()) {
+            (Some(one), None) => one,
+            _ => c,
+        };
+    let folded = |c: char| match c {
+        // Its small letter is `i` with a dot above, in two characters.
+        '\u{130}' => 'i',
+        c => {
+            let upper = simple(c, &mut c.to_uppercase());
+            simple(upper, &mut upper.to_lowercase())
+        }
+    };
+    let mut text = String::with_capacity(path.len());
+    for chunk in decoded.utf8_chunks() {
+        text.extend(chunk.valid().chars().map(folded));
+        for byte in chunk.invalid() {
+            // Writing to a string can't fail.
+            let _ = write!(text, "%{byte:02x}");
+        }
+    }
+    text
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// A request's place: where every later stage takes application, host and path from.
@@ -243,5 +294,29 @@ mod tests {
         let admin = Pattern::Prefix("/admin".to_owned());
         assert!(admin.matches("/ADMIN/x", true).is_some());
         assert!(admin.matches("/ADMIN/x", false).is_none());
+        // The long s, the dotless and the dotted i, the sign of Kelvin, and letters of others.
+        for (pattern, path) in [
+            ("/press", "/pre%C5%BF%C5%BF/x"),
+            ("/admin", "/adm%C4%B1n/x"),
+            ("/admin", "/adm%C4%B0n/x"),
+            ("/backup", "/bac%E2%84%AAup/x"),
+            ("/caf%C3%A9", "/CAF%C3%89/x"),
+            ("/%CF%83%CF%82", "/%CE%A3%CE%A3/x"),
+        ] {
+            for pattern in [
+                Pattern::Prefix(pattern.to_owned()),
+                Pattern::Exact(format!("{pattern}/X")),
+            ] {
+                assert!(pattern.matches(path, true).is_some(), "{pattern:?} {path}");
+                assert!(pattern.matches(path, false).is_none(), "{pattern:?} {path}");
+            }
+        }
+        // An encoded slash is none, and what is no text stays apart from everything else.
+        assert!(admin.matches("/admin%2Fx", true).is_none());
+        assert!(admin.matches("/%C4%B1/%FF", true).is_none());
+        assert!(admin.matches("/ADM%C4%B1N/%FF", true).is_some());
+        let bytes = Pattern::Exact("/%FF".to_owned());
+        assert!(bytes.matches("/%FF", true).is_some());
+        assert!(bytes.matches("/%FE", true).is_none());
     }
 }

@@ -8,13 +8,14 @@
 //! | .. its password or token is bad, malformed, or of an issuer that no method takes | 401, and no other method is asked |
 //! | .. who sends it has failed too often | 429 `sign_in.slowed` |
 //! | .. it can't be checked now | 503 |
+//! | .. it takes it, but a page of another host asks for a WebSocket | 403 `sign_in.websocket_origin` |
 //! | no method has a credential, and the rule is for everybody | nobody, which is for `access` to judge |
 //! | no method has a credential | 401 `sign_in.no_credential`, listing every method |
 //! | `Authorization` has a scheme of no method here | it is the application's own, and no credential |
 //!
 //! Of several basic methods the first that knows the name is asked; a token is tried by the methods
 //! of exactly the issuer that it claims. Trusts no identity field of a client, and makes nothing of a
-//! cookie that is malformed (ADVISORIES S4). A credential of a scheme that a method takes never goes
+//! cookie that is malformed (SECURITY.md S4). A credential of a scheme that a method takes never goes
 //! on to the backend, whichever method decided.
 
 use std::net::IpAddr;
@@ -22,15 +23,18 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::HeaderMap;
+use http::header::ORIGIN;
 
 use crate::identity::provider::{Kind, Methods, named, some_of};
 use crate::identity::{Failure, Identity};
 use crate::pure::cookie::{self, BadCookies};
 use crate::pure::credential::{BadCredential, Credential};
+use crate::pure::field;
 use crate::pure::head::Head;
 use crate::pure::identity::User;
 use crate::pure::return_to::OWN_PAGES;
 use crate::pure::table::{Key, Table};
+use crate::pure::target::{Authority, Host};
 use crate::record::Record;
 use crate::refusal::{Answer, Challenge, Refusal};
 use crate::session::Live;
@@ -38,19 +42,29 @@ use crate::session::Live;
 use super::rate::Permit;
 
 /// Keys of `[sign_in]`.
-pub const KEYS: &[Key] = &[Key {
-    name: "with",
-    kind: "list of methods",
-    default: "[\"local\"]",
-    doc: "How people and programs prove who they are, in this order: `local` (accounts, by a sign-in \
-          page), `basic` (accounts, by HTTP basic), or the name of a `[provider.NAME]`.",
-}];
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "with",
+        kind: "list of methods",
+        default: "[\"local\"]",
+        doc: "How people and programs prove who they are, in this order: `local` (accounts, by a \
+              sign-in page), `basic` (accounts, by HTTP basic), or the name of a `[provider.NAME]`.",
+    },
+    Key {
+        name: "websocket_from",
+        kind: "list of hosts",
+        default: "the host that is asked",
+        doc: "Hosts whose pages may open WebSockets as whoever is signed in, beside the \
+              application's own: browsers let any page try.",
+    },
+];
 
 /// How an application's users prove who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     ways: Vec<Way>,
     realm: Arc<str>,
+    websocket_from: Vec<Host>,
     /// Whether those who prove nothing are let through to `access` all the same: for public paths.
     pub anonymous: bool,
 }
@@ -70,6 +84,14 @@ impl Rule {
         let mut rule = Self {
             ways: Vec::new(),
             realm: realm(app),
+            websocket_from: table
+                .and_then(|table| {
+                    table.list("websocket_from", |text| {
+                        Host::parse(text.as_bytes())
+                            .map_err(|_| "a host such as `app.example.com`".to_owned())
+                    })
+                })
+                .unwrap_or_default(),
             anonymous: false,
         };
         let stated = table.and_then(|table| {
@@ -107,6 +129,19 @@ impl Rule {
         self.ways.contains(&Way::Session)
     }
 
+    /// Whether the page that asks for a WebSocket is of the host that is asked, or of one that may.
+    /// Browsers ask no server before, and send the cookie also from hosts of the same site; only
+    /// programs say nothing of where they are (RFC 6455 §10.2). Schemes and ports don't count, as
+    /// they don't for cookies.
+    fn opens_websockets(&self, head: &Head) -> bool {
+        let host = match field::one(&head.headers, &ORIGIN) {
+            Ok(None) => return true,
+            Ok(Some(origin)) => origin_host(origin.as_bytes()),
+            Err(_) => None,
+        };
+        host.is_some_and(|host| host == head.authority.host || self.websocket_from.contains(&host))
+    }
+
     fn challenge(&self, bad_token: bool) -> Challenge {
         let realm = &self.realm;
         let challenges = self.ways.iter().map(|way| match way {
@@ -125,6 +160,15 @@ impl Rule {
             sign_in_page: self.has_page(),
         }
     }
+}
+
+/// The host of an origin (RFC 6454 §7); none of `null`.
+fn origin_host(origin: &[u8]) -> Option<Host> {
+    let at = memchr::memmem::find(origin, b"://")?;
+    let authority = origin.get(at..)?.get(3..)?;
+    Authority::parse(authority)
+        .ok()
+        .map(|authority| authority.host)
 }
 
 /// The application's name as it can stand between quotes.
@@ -147,10 +191,12 @@ pub enum Refused {
     RepeatedAuthorization,
     /// `Authorization` has no scheme.
     NoScheme,
-    /// A cookie of ours came twice: somebody else set one (ADVISORIES S10).
+    /// A cookie of ours came twice: somebody else set one (SECURITY.md S10).
     RepeatedCookie,
     /// There are more cookies than a browser sends.
     TooManyCookies,
+    /// A page of another host asks for a WebSocket as the person who is signed in here.
+    WebSocketOrigin,
     /// There is nothing that a method here takes.
     NoCredential(Challenge),
     /// There is a session cookie, but no session any more.
@@ -183,6 +229,10 @@ impl From<Refused> for Refusal {
             Refused::TooManyCookies => {
                 Self::new(Answer::FieldsTooLarge, "sign_in.too_many_cookies")
             }
+            Refused::WebSocketOrigin => Self::new(
+                Answer::Forbidden { as_whom: None },
+                "sign_in.websocket_origin",
+            ),
             Refused::NoCredential(ways) => challenge(ways, "sign_in.no_credential"),
             Refused::SessionOver(ways) => challenge(ways, "sign_in.session_over"),
             Refused::MalformedBasic(ways) => bad(ways, "sign_in.malformed_basic"),
@@ -274,6 +324,9 @@ pub async fn identify(
     let client = permit.ip();
     let found = find(rule, identity, client, &head.headers, now).await?;
     seen.user.clone_from(&found.user);
+    if head.upgrade.is_some() && found.user.is_some() && !rule.opens_websockets(head) {
+        return Err(Refused::WebSocketOrigin);
+    }
     Ok(Subject { permit, found })
 }
 

@@ -6,7 +6,7 @@
 //!    edge, and a bucket that got too many of them is divided the same way.
 //!
 //! An IPv4-mapped IPv6 address or network (`::ffff:192.0.2.1`) is the IPv4 one, in a set and in a
-//! question alike (ADVISORIES F8). A wider IPv6 network, `::/0` say, speaks of IPv6 alone.
+//! question alike (SECURITY.md F8). A wider IPv6 network, `::/0` say, speaks of IPv6 alone.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, DefaultHasher};

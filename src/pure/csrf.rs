@@ -1,4 +1,4 @@
-//! Forms that only our own pages can send (ADVISORIES T15).
+//! Forms that only our own pages can send (SECURITY.md T15).
 //!
 //! Before anybody is signed in there is no session to bind a form to, so the form carries a MAC over
 //! a random cookie of this browser and an expiry: another site can neither read the cookie nor,

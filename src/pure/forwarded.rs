@@ -3,9 +3,9 @@
 //! 1. A peer that is not trusted is the client, whatever it says of others.
 //! 2. A trusted peer's lines are read from the right: each hop was named by the one after it.
 //! 3. The first hop that is not trusted is the client; nothing left of it is read, since the client
-//!    wrote it (ADVISORIES F6).
+//!    wrote it (SECURITY.md F6).
 //! 4. A hop that does not parse before that, an empty one too, refuses: who the client is then is
-//!    unknown, and no guess is better than another (ADVISORIES F5).
+//!    unknown, and no guess is better than another (SECURITY.md F5).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

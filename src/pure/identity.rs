@@ -37,7 +37,7 @@ pub fn is_name(text: &str) -> bool {
 }
 
 /// Whether a text is one plain e-mail address: whoever takes the part behind the first `@` and
-/// whoever takes that behind the last see the same domain (ADVISORIES J1).
+/// whoever takes that behind the last see the same domain (SECURITY.md J1).
 pub fn is_email(text: &str) -> bool {
     let plain = |part: &str| {
         !part.is_empty()

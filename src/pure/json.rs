@@ -1,7 +1,7 @@
 //! JSON read strictly: no name twice in one object, nothing after the value, bounded in depth.
 //!
 //! Two readers that differ on which of two equal names counts is how a token says one thing to the
-//! check and another to the application (RFC 8259 §4, ADVISORIES J3).
+//! check and another to the application (RFC 8259 §4, SECURITY.md J3).
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};

@@ -384,7 +384,7 @@ fn group_names(value: &Value) -> Result<Vec<Arc<str>>, BadToken> {
 }
 
 /// The e-mail address, unless the issuer says that it is not verified, or says so in words of its
-/// own, or it is not one plain address (ADVISORIES J1).
+/// own, or it is not one plain address (SECURITY.md J1).
 fn email(claims: &Claims) -> Option<Arc<str>> {
     if !matches!(claims.get("email_verified"), None | Some(Value::Bool(true))) {
         return None;

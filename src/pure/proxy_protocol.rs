@@ -234,7 +234,7 @@ fn v6(bytes: &[u8]) -> Result<(IpAddr, &[u8]), Bad> {
     Ok((Ipv6Addr::from(*octets).into(), rest))
 }
 
-/// One form for an IPv4 client, also of a dual-stack peer, so that rules meet it (ADVISORIES F8).
+/// One form for an IPv4 client, also of a dual-stack peer, so that rules meet it (SECURITY.md F8).
 fn socket(ip: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(ip.to_canonical(), port)
 }

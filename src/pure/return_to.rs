@@ -1,7 +1,7 @@
 //! Where to go after sign-in: a path of this host, or `/`.
 //!
 //! "Begins with `/` and not with `//`" is not "stays here": browsers drop tabs and line breaks from a
-//! URL and read `\` as `/` (ADVISORIES R1). So what is kept is not the text, but a target that was
+//! URL and read `\` as `/` (SECURITY.md R1). So what is kept is not the text, but a target that was
 //! read from it and written anew, and the rest of the world's URLs can't be written that way.
 
 use std::fmt;

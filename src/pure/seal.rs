@@ -138,7 +138,7 @@ impl Mac {
     }
 
     /// The tag of `parts`. Each part goes in behind its length, so that no two lists are one
-    /// (ADVISORIES T2: `a:bc` and `ab:c`).
+    /// (SECURITY.md T2: `a:bc` and `ab:c`).
     pub fn tag(&self, parts: &[&[u8]]) -> [u8; 32] {
         fixed(self.over(parts).sign().as_ref())
     }

@@ -47,7 +47,7 @@ impl Id {
     }
 
     /// The id that a cookie's value spells: exactly as we would, nothing decoded leniently
-    /// (ADVISORIES S4).
+    /// (SECURITY.md S4).
     ///
     /// # Errors
     /// [`NotAnId`] for anything else.

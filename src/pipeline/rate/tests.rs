@@ -133,7 +133,7 @@ fn an_ipv6_client_is_its_64_and_an_ipv4_client_its_address() {
     assert_eq!(passing(&rule, &cells, "2001:db8:1:3::1", ms(0), 1), 1);
     assert_eq!(passing(&rule, &cells, "192.0.2.1", ms(0), 1), 1);
     assert_eq!(passing(&rule, &cells, "192.0.2.2", ms(0), 1), 1);
-    // ADVISORIES F8: the same client, however its address is written.
+    // SECURITY.md F8: the same client, however its address is written.
     assert_eq!(passing(&rule, &cells, "::ffff:192.0.2.1", ms(0), 1), 0);
 }
 

@@ -435,3 +435,49 @@ async fn whoever_is_found_is_handed_on_with_the_permit_and_noted() {
     assert_eq!(subject.permit().ip().to_string(), CLIENT);
     assert!(subject.session().is_none() && subject.consumed().authorization);
 }
+
+/// A head that asks for a WebSocket, from a page of `origin`.
+fn handshake(origins: &[&str]) -> Head {
+    let origins: Vec<_> = origins.iter().map(|origin| (ORIGIN, *origin)).collect();
+    Head {
+        method: http::Method::GET,
+        version: http::Version::HTTP_11,
+        authority: Authority::parse(b"wiki.test:8443").unwrap(),
+        target: Target::parse(b"/socket").unwrap(),
+        headers: headers(&origins),
+        content: Content::None,
+        upgrade: Some(crate::pure::head::WebSocket),
+        expects_continue: false,
+        keeps_alive: true,
+    }
+}
+
+#[test]
+fn a_websocket_is_opened_from_its_own_host_or_a_listed_one() {
+    let world = World::new();
+    let own = with(&world, &["local"]);
+    let listed = rule_of(&world, "websocket_from = ['App.test', 'other.test']").unwrap();
+    for (origins, by_own, by_listed) in [
+        (&[][..], true, true),
+        (&["https://wiki.test:8443"], true, true),
+        (&["http://WIKI.test."], true, true),
+        (&["https://app.test"], false, true),
+        (&["https://app.test:444"], false, true),
+        (&["https://sub.wiki.test"], false, false),
+        (&["https://wiki.test.evil.test"], false, false),
+        (&["https://evilwiki.test"], false, false),
+        (&["https://wiki.test@evil.test"], false, false),
+        (&["https://evil.test#https://wiki.test"], false, false),
+        (&["https://evil.test/://wiki.test"], false, false),
+        (&["wiki.test"], false, false),
+        (&["null"], false, false),
+        (&[""], false, false),
+        (&["https://wiki.test", "https://evil.test"], false, false),
+    ] {
+        let head = handshake(origins);
+        let opens = (own.opens_websockets(&head), listed.opens_websockets(&head));
+        assert_eq!(opens, (by_own, by_listed), "{origins:?}");
+    }
+    let bad = rule_of(&world, "websocket_from = ['https://app.test/']").unwrap_err();
+    assert!(bad[0].contains("a host such as"), "{bad:?}");
+}

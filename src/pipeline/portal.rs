@@ -7,7 +7,7 @@
 //! | the same with a wrong one | the form again, saying so; slower each time |
 //! | POST `/.portcullis/sign-out` from this site | the session and our cookies end; the signed-out page |
 //! | the application has no sign-in page, or the path is none of ours | 404 `portal.no_page` |
-//! | the same with a token of another browser, or too late | a new form, saying so; `portal.form_expired` in the log |
+//! | the same without the cookie of the form, with another's token, or too late | a new form, saying so; which of them is in the log (`pure::csrf`) |
 //! | another site's form | 403 `portal.cross_site` |
 //! | any other method | 405 `portal.method` |
 //! | our cookies come twice | 400 `portal.repeated_cookie` |
@@ -273,12 +273,11 @@ impl Visit<'_> {
         let to = ReturnTo::parse(&form.to);
         let name = form.name.trim();
         let browser = self.cookie(cookie::SIGN_IN)?;
-        if self
+        let made_here = self
             .identity
-            .check_form(PURPOSE, browser, &form.csrf, self.now)
-            .is_err()
-        {
-            seen.refused = Some("portal.form_expired");
+            .check_form(PURPOSE, browser, &form.csrf, self.now);
+        if let Err(forged) = made_here {
+            seen.refused = Some(forged.reason());
             return self.form(&to, name, Some(SignInError::ExpiredForm), seen);
         }
         let user_agent = field::one(&self.head.headers, &USER_AGENT).ok().flatten();

@@ -14,8 +14,9 @@ use crate::pure::access::Verdict;
 use crate::pure::connection::{Connection, Tls};
 use crate::pure::head::{Content, Head};
 use crate::pure::identity::User;
+use crate::pure::table::Place;
 use crate::pure::target::{Authority, Target};
-use crate::record::{Decider, Record};
+use crate::record::Record;
 use crate::refusal::Refusal;
 
 /// A request to ask about.
@@ -67,7 +68,7 @@ pub struct Step {
     /// What it says.
     pub says: String,
     /// The line that decided.
-    pub by: Option<Decider>,
+    pub by: Option<Place>,
 }
 
 /// Reads `https://host/path`.

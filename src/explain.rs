@@ -10,12 +10,14 @@ use std::time::{Instant, SystemTime};
 use http::{HeaderMap, Method, Version};
 
 use crate::pipeline::{Rules, network, route};
-use crate::pure::access::{Verdict, Why};
+use crate::pure::access::Verdict;
 use crate::pure::connection::{Connection, Tls};
 use crate::pure::head::{Content, Head};
 use crate::pure::identity::User;
+use crate::pure::table::Place;
 use crate::pure::target::{Authority, Target};
-use crate::record::{Decider, Record};
+use crate::record::Record;
+use crate::refusal::Refusal;
 
 /// A request to ask about.
 #[derive(Debug, Clone)]
@@ -66,7 +68,7 @@ pub struct Step {
     /// What it says.
     pub says: String,
     /// The line that decided.
-    pub by: Option<Decider>,
+    pub by: Option<Place>,
 }
 
 /// Reads `https://host/path`.
@@ -158,7 +160,7 @@ fn ask(
     let at = match route::find(routes, &conn, &head, &mut seen) {
         Ok(at) => at,
         Err(refused) => {
-            let reason = crate::refusal::Refusal::from(refused).reason;
+            let reason = Refusal::from(refused).reason;
             step(
                 "route",
                 false,
@@ -178,7 +180,7 @@ fn ask(
     match network::admit(&rules.network, &conn, &head.headers, &mut seen) {
         Ok(client) => step("network", true, format!("{} may knock", client.ip()), None),
         Err(refused) => {
-            let reason = crate::refusal::Refusal::from(refused).reason;
+            let reason = Refusal::from(refused).reason;
             step(
                 "network",
                 false,
@@ -221,21 +223,10 @@ fn ask(
     }
     let verdict = rules.access.verdict(user.as_deref(), method, now);
     let (by, reason) = rules.access.judge(user.as_deref(), method, now);
-    let reason = reason
-        .err()
-        .map(|refused| crate::refusal::Refusal::from(refused).reason);
-    let says = match (&verdict, reason) {
-        (Verdict::Granted { .. }, _) => "may pass".to_owned(),
-        (Verdict::Denied { why, .. }, reason) => {
-            let missing = match why {
-                Why::NoRule => "no rule lets anybody pass".to_owned(),
-                Why::SignedOut => "nobody is signed in".to_owned(),
-                Why::Deny(_) => "a `deny` holds".to_owned(),
-                Why::Missing(condition) => format!("this does not hold: {:?}", condition.test),
-                Why::Stale(within) => format!("the sign-in is older than {} s", within.as_secs()),
-            };
-            format!("{}: {missing}", reason.unwrap_or("access.denied"))
-        }
+    let reason = reason.err().map(|refused| Refusal::from(refused).reason);
+    let says = match (verdict, reason) {
+        (Verdict::Denied { why, .. }, Some(reason)) => format!("{reason}: {why}"),
+        (Verdict::Denied { .. } | Verdict::Granted { .. }, _) => "may pass".to_owned(),
     };
     step("access", reason.is_none(), says, Some(by));
     match reason {

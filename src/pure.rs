@@ -3,6 +3,7 @@
 
 pub mod table;
 pub mod unit;
+pub mod hex;
 pub mod field;
 pub mod names;
 pub mod spelling;

@@ -7,21 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{Method, StatusCode};
 
 use crate::pure::identity::User;
-
-/// The line of a policy file that decided something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decider {
-    /// The file, as the operator named it.
-    pub file: Arc<str>,
-    /// The line, from 1.
-    pub line: u32,
-}
-
-impl std::fmt::Display for Decider {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
-    }
-}
+use crate::pure::table::Place;
 
 /// The stages whose time is taken, in their order.
 pub const STAGES: [&str; 7] = [
@@ -75,8 +61,8 @@ pub struct Record {
     pub app: Option<Arc<str>>,
     /// Who asks.
     pub user: Option<Arc<User>>,
-    /// The rule that decided on access.
-    pub decider: Option<Decider>,
+    /// The line of a policy that decided.
+    pub decider: Option<Place>,
     /// Why it was refused, `stage.what`.
     pub refused: Option<&'static str>,
     /// Why content, either way, ended before its end.

@@ -241,6 +241,41 @@ fn what_is_pure_needs_nothing_but_its_arguments() {
 }
 
 #[test]
+fn a_stage_says_at_its_head_for_what_it_refuses() {
+    let mut checked = 0;
+    for source in sources() {
+        let [top, stage] = &source.module[..] else {
+            continue;
+        };
+        if top != "pipeline" {
+            continue;
+        }
+        let head: Vec<&str> = source
+            .whole
+            .lines()
+            .take_while(|line| line.starts_with("//!"))
+            .collect();
+        let head = head.join("\n");
+        // What is between quotes, in every other place.
+        for reason in source
+            .text
+            .split('"')
+            .skip(1)
+            .step_by(2)
+            .filter(|text| text.starts_with(&format!("{stage}.")))
+        {
+            checked += 1;
+            assert!(
+                head.contains(&format!("`{reason}`")),
+                "{}: the table does not have `{reason}`",
+                source.file
+            );
+        }
+    }
+    assert!(checked > 30, "the reasons are somewhere else");
+}
+
+#[test]
 fn each_dependency_has_one_home() {
     for source in sources() {
         for (dependency, homes) in HOMES {

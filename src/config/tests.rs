@@ -401,6 +401,19 @@ fn an_expectation_that_does_not_hold_says_what_came_instead() {
 }
 
 #[test]
+fn what_somebody_lacks_is_named_in_the_words_of_the_policy() {
+    let policy =
+        "host = \"a.test\"\nbackends = [\"whoami\"]\naccess = { groups = [\"admins\", \"ops\"] }\n";
+    let test =
+        "[[test]]\nname = \"x\"\nurl = \"https://a.test/\"\nuser = \"ada\"\nexpect = \"allow\"\n";
+    let config = read(GATEWAY, &[("a", policy)], &[("a", test)]).unwrap();
+    assert_eq!(
+        broken(&config),
+        ["x: expected `allow`, got `access.denied` (access.denied: needs group `admins` or `ops`)"]
+    );
+}
+
+#[test]
 fn the_name_of_a_policy_is_its_files() {
     for (path, name) in [
         ("policies/wiki.toml", Some("wiki")),

@@ -19,6 +19,7 @@ use crate::pipeline::route::App;
 use crate::pipeline::{self, Gate, Now, Passed, Rules};
 use crate::pure::connection::Connection;
 use crate::pure::head::{self, Head};
+use crate::pure::hex;
 use crate::pure::http1::Malformed;
 use crate::record::Record;
 use crate::refusal::{Answer, Refusal};
@@ -373,15 +374,8 @@ impl Ids {
             .into_iter()
             .chain(number.to_be_bytes());
         for (digits, byte) in id.chunks_exact_mut(2).zip(halves) {
-            digits.copy_from_slice(&[hex(byte >> 4), hex(byte & 15)]);
+            digits.copy_from_slice(&hex::lower(byte));
         }
         std::str::from_utf8(&id).unwrap_or_default().into()
-    }
-}
-
-const fn hex(nibble: u8) -> u8 {
-    match nibble {
-        0..=9 => b'0'.saturating_add(nibble),
-        _ => b'a'.saturating_add(nibble.saturating_sub(10)),
     }
 }

@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::pure::cidr;
 use crate::pure::connection::{ClientCertificate, Connection, Tls};
+use crate::pure::hex;
 use crate::pure::proxy_protocol::{self, NotParsed, Source};
 
 use super::admission::{Admission, Ticket};
@@ -206,15 +207,9 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 fn fingerprint(certificate: &[u8]) -> String {
-    use std::fmt::Write as _;
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
-    digest
-        .as_ref()
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    let digits = digest.as_ref().iter().flat_map(|byte| hex::lower(*byte));
+    digits.map(char::from).collect()
 }
 
 /// Reads exactly the header and not a byte more, since what follows belongs to TLS or HTTP.

@@ -23,14 +23,14 @@ use crate::identity::provider::{Methods, named};
 use crate::pipeline::sign_in::Subject;
 use crate::pipeline::user_rate::Paced;
 use crate::pure::access::{
-    Asked, ClaimName, Condition, Deny, EmailDomain, Freshness, Place, Rule as Conditions, Test,
-    Verdict, Who, Why, decide as decide_purely,
+    Asked, ClaimName, Condition, Deny, EmailDomain, Freshness, Rule as Conditions, Test, Verdict,
+    Who, Why, decide as decide_purely,
 };
 use crate::pure::head::Head;
 use crate::pure::identity::User;
-use crate::pure::table::{Key, Table};
+use crate::pure::table::{Key, Place, Table};
 use crate::pure::unit;
-use crate::record::{Decider, Record};
+use crate::record::Record;
 use crate::refusal::{Answer, Challenge, Refusal};
 use crate::session::Live;
 
@@ -147,7 +147,7 @@ impl Rule {
         user: Option<&User>,
         method: &Method,
         now: SystemTime,
-    ) -> (Decider, Result<(), Refused>) {
+    ) -> (Place, Result<(), Refused>) {
         let as_whom = || user.map(|user| Arc::clone(&user.name));
         let (by, result) = match self.verdict(user, method, now) {
             Verdict::Granted { by } => (by, Ok(())),
@@ -168,13 +168,7 @@ impl Rule {
                 (by, Err(refused))
             }
         };
-        (
-            Decider {
-                file: Arc::clone(&by.file),
-                line: by.line,
-            },
-            result,
-        )
+        (by.clone(), result)
     }
 }
 
@@ -303,7 +297,7 @@ pub fn read_path(path: &Table, methods: &Methods, app: &Rule) -> Rule {
 }
 
 fn conditions(parent: &Table, methods: &Methods) -> Conditions {
-    let place = place(parent, "access");
+    let place = parent.place_of("access");
     let mut rule = Conditions::nobody(place);
     if !parent.has("access") {
         return rule;
@@ -318,7 +312,7 @@ fn conditions(parent: &Table, methods: &Methods) -> Conditions {
     let found_before = table.problems().count();
     let on_user = user_conditions(&table, methods);
     let freshness = table.value("signed_in_within", fresh).map(|within| {
-        let place = self::place(&table, "signed_in_within");
+        let place = table.place_of("signed_in_within");
         Freshness { place, within }
     });
     rule.who = match table.value("who", who) {
@@ -392,10 +386,7 @@ fn deny(table: &Table, deny: &Table, methods: &Methods, who: Who) -> Deny {
         );
     }
     Deny {
-        place: Place {
-            file: deny.file(),
-            line: deny.line(),
-        },
+        place: deny.place(),
         conditions,
     }
 }
@@ -409,7 +400,7 @@ fn user_conditions(table: &Table, methods: &Methods) -> Vec<Condition> {
     let mut all = Vec::new();
     let mut add = |key, test| {
         all.push(Condition {
-            place: place(table, key),
+            place: table.place_of(key),
             test,
         })
     };
@@ -469,7 +460,7 @@ fn methods(table: &Table) -> Option<Condition> {
     };
     let methods = filled(table, "methods", method)?;
     Some(Condition {
-        place: place(table, "methods"),
+        place: table.place_of("methods"),
         test: Test::Method(methods),
     })
 }
@@ -511,13 +502,6 @@ fn fresh(text: &str) -> Result<Duration, String> {
     match unit::duration(text).map_err(|expected| format!("expected {expected}"))? {
         Duration::ZERO => Err("expected a duration of at least a second, such as `15m`".to_owned()),
         within => Ok(within),
-    }
-}
-
-fn place(table: &Table, key: &'static str) -> Place {
-    Place {
-        file: table.file(),
-        line: table.line_of(key),
     }
 }
 

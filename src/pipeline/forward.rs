@@ -3,10 +3,15 @@
 //! | when | then |
 //! |---|---|
 //! | the content is longer than the application takes | 413 `forward.body_too_large` |
-//! | a backend can't be reached | the next one; when none can, 502 `forward.connect` |
+//! | a backend can't be reached | the next one; when none can, 502 `forward.connect`, or `forward.tls` |
+//! | .. in time | the same, with 504 `forward.connect_timeout` |
 //! | a kept connection turns out closed before any byte of a response | once more, if nothing can have had an effect |
-//! | no connection, or no first byte, in time | 504 |
-//! | anything but a well-formed response | 502 |
+//! | another connection is | 502 `forward.closed` |
+//! | no first byte of a response in time | 504 `forward.first_byte_timeout` |
+//! | anything but a well-formed response | 502 `forward.malformed` |
+//! | .. or too many interim ones before it | 502 `forward.interim_flood` |
+//! | .. or a switch of protocols that nobody asked for | 502 `forward.switched` |
+//! | the client's content ends early | 400 or 408, with the reason of the wire |
 //!
 //! Takes only an [`Outbound`], which only a granted request becomes. Nothing that may have had an
 //! effect is sent twice: only requests without content and of a safe or idempotent method are, and

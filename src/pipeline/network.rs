@@ -20,8 +20,8 @@ use http::HeaderMap;
 use crate::pure::cidr::{self, IpNetwork, parse_network};
 use crate::pure::connection::Connection;
 use crate::pure::forwarded::{self, BadHop, Header};
-use crate::pure::table::{Key, Problem, Table};
-use crate::record::{Decider, Record};
+use crate::pure::table::{Key, Place, Problem, Table};
+use crate::record::Record;
 use crate::refusal::{Answer, Refusal};
 
 /// Who may say who the client is.
@@ -47,7 +47,7 @@ pub struct Rule {
 #[derive(Debug, Clone)]
 struct List {
     networks: Arc<cidr::Set>,
-    said: Decider,
+    said: Place,
 }
 
 /// Proof that a client may knock, and the client's address.
@@ -247,13 +247,9 @@ impl List {
         for (name, text) in table.list(files, file).unwrap_or_default() {
             networks.extend(networks_of(&name, &text, table));
         }
-        let line = table.line_of(if table.has(inline) { inline } else { files });
         Some(Self {
             networks: Arc::new(cidr::Set::new(networks)),
-            said: Decider {
-                file: table.file(),
-                line,
-            },
+            said: table.place_of(if table.has(inline) { inline } else { files }),
         })
     }
 }

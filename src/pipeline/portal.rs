@@ -7,7 +7,14 @@
 //! | the same with a wrong one | the form again, saying so; slower each time |
 //! | POST `/.portcullis/sign-out` from this site | the session and our cookies end; the signed-out page |
 //! | the application has no sign-in page, or the path is none of ours | 404 `portal.no_page` |
+//! | the same without the cookie of the form, with another's token, or too late | a new form, saying so; which of them is in the log (`pure::csrf`) |
 //! | another site's form | 403 `portal.cross_site` |
+//! | any other method | 405 `portal.method` |
+//! | our cookies come twice | 400 `portal.repeated_cookie` |
+//! | the body is no form of ours, or can't be read as one | 400 `portal.form_type`, and the reasons of `pure::form` |
+//! | the form is too large, or does not come in time | 413 `portal.form_too_large`, 408 `portal.form_timeout` |
+//! | sessions can't be kept now | 503 `portal.session_store` |
+//! | there are no random bytes, or a value makes no field | 500 `portal.internal` |
 //!
 //! The pages pass route, network and rate first, and get no `Subject`. Nothing is kept for a
 //! browser before it has signed in; a sign-in never adopts an id that the browser brought (S2).
@@ -266,12 +273,11 @@ impl Visit<'_> {
         let to = ReturnTo::parse(&form.to);
         let name = form.name.trim();
         let browser = self.cookie(cookie::SIGN_IN)?;
-        if self
+        let made_here = self
             .identity
-            .check_form(PURPOSE, browser, &form.csrf, self.now)
-            .is_err()
-        {
-            seen.refused = Some("portal.form_expired");
+            .check_form(PURPOSE, browser, &form.csrf, self.now);
+        if let Err(forged) = made_here {
+            seen.refused = Some(forged.reason());
             return self.form(&to, name, Some(SignInError::ExpiredForm), seen);
         }
         let user_agent = field::one(&self.head.headers, &USER_AGENT).ok().flatten();

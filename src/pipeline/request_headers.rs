@@ -4,11 +4,13 @@
 //! |---|---|
 //! | a field name has anything but letters, digits and `-`, and `allow_names` does not list it | 400 `request_headers.odd_name` |
 //! | a `Connection` line can't be read | 400 `request_headers.bad_connection` |
+//! | a `Cookie` line can't be read | 400 `request_headers.bad_cookie` |
 //! | a field belongs to the connection, or any `Connection` line names it | removed (RFC 9110 §7.6.1) |
 //! | a field is reserved in any spelling: `reserved_fields.txt`, and what the gateway sends on any route | removed |
 //! | a cookie is the gateway's | removed; the others go on in one line |
 //! | `Authorization` is what signed the user in | removed |
 //! | the user's name, address or groups can't be written | 500 `request_headers.identity_unencodable` |
+//! | a field of the gateway's own can't be written | 500 `request_headers.unwritable` |
 //! | otherwise | the gateway's own fields are set, each once |
 //!
 //! Deletes first, then sets: what the gateway has nothing to say about stays unsaid. `Outbound` is

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the listener asks for client certificates, and the host is not the name TLS was asked for | 421 `route.other_server_name` |
 //! | no application has the host | 421 `route.unknown_host` |
-//! | the target holds something the application does not lift | 400 `route.encoded_slash` and kin |
+//! | the target holds something the application does not lift | 400 `route.encoded_slash` and the other reasons of `pure::target` |
 //! | else | the `[[path]]` that says most about the path, or the application's own rules |
 //!
 //! Routes once; every later stage is handed what was found here. A path rule matches the canonical

@@ -2,15 +2,19 @@
 //!
 //! | when | then |
 //! |---|---|
-//! | `Authorization`, or one of our cookies, comes twice; or no scheme can be read | 400 |
+//! | `Authorization` comes twice, or no scheme can be read in it | 400 `sign_in.repeated_authorization`, `sign_in.no_scheme` |
+//! | one of our cookies comes twice | 400 `sign_in.repeated_cookie` |
+//! | there are more cookies than a browser sends | 431 `sign_in.too_many_cookies` |
 //! | the first method of the application for which there is a credential takes it | that user |
 //! | .. its session is over, or there never was one | as if there were no cookie |
-//! | .. its password or token is bad, malformed, or of an issuer that no method takes | 401, and no other method is asked |
+//! | .. it can't be read | 401 `sign_in.malformed_basic` or `sign_in.malformed_bearer`, and no other method is asked |
+//! | .. its password or token is bad, or of an issuer that no method takes | 401 with the reason of `identity`, likewise |
 //! | .. who sends it has failed too often | 429 `sign_in.slowed` |
 //! | .. it can't be checked now | 503 |
 //! | .. it takes it, but a page of another host asks for a WebSocket | 403 `sign_in.websocket_origin` |
 //! | no method has a credential, and the rule is for everybody | nobody, which is for `access` to judge |
 //! | no method has a credential | 401 `sign_in.no_credential`, listing every method |
+//! | .. and the session of a cookie is over | the same as `sign_in.session_over`, where there is a page |
 //! | `Authorization` has a scheme of no method here | it is the application's own, and no credential |
 //!
 //! Of several basic methods the first that knows the name is asked; a token is tried by the methods

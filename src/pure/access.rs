@@ -15,26 +15,17 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::Method;
 use serde_json::Value;
 
 use crate::pure::identity::{Claims, User};
+use crate::pure::table::Place;
 
 /// How far a sign-in may lie in the future: the clocks of an identity provider and of the gateway
 /// differ by seconds, not by minutes.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
-
-/// Where a rule stands: file and line, as the operator sees them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The file, as the operator named it.
-    pub file: Arc<str>,
-    /// The line, from 1.
-    pub line: u32,
-}
 
 /// What a policy says about who may pass at one path.
 #[derive(Debug, Clone, PartialEq)]
@@ -381,12 +372,6 @@ fn value_of(value: &Value) -> Result<Cow<'_, str>, Unreadable> {
         Value::Bool(false) => Ok(Cow::Borrowed("false")),
         Value::Number(n) if n.is_i64() || n.is_u64() => Ok(Cow::Owned(n.to_string())),
         Value::Number(_) | Value::Null | Value::Array(_) | Value::Object(_) => Err(Unreadable),
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file, self.line)
     }
 }
 

@@ -58,10 +58,10 @@ impl Forged {
     /// The reason in log and metrics.
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::NoCookie => "sign_in.form_without_cookie",
-            Self::Token => "sign_in.form_token",
-            Self::Expired => "sign_in.form_expired",
-            Self::OtherSite => "sign_in.form_of_other_site",
+            Self::NoCookie => "portal.form_without_cookie",
+            Self::Token => "portal.form_token",
+            Self::Expired => "portal.form_expired",
+            Self::OtherSite => "portal.cross_site",
         }
     }
 }

@@ -13,6 +13,8 @@
 
 use http::HeaderValue;
 
+use crate::pure::hex;
+
 /// The longest value sent: what servers commonly accept for all fields together is 8 KiB.
 const MAX_BYTES: usize = 6 * 1024;
 
@@ -80,7 +82,8 @@ fn push(value: &mut Vec<u8>, text: &str, in_list: bool) -> Result<(), Unencodabl
         if plain {
             value.push(byte);
         } else {
-            value.extend([b'%', hex(byte >> 4), hex(byte & 0x0F)]);
+            let [high, low] = hex::upper(byte);
+            value.extend([b'%', high, low]);
         }
         if value.len() > MAX_BYTES {
             return Err(Unencodable::TooLong);
@@ -92,13 +95,6 @@ fn push(value: &mut Vec<u8>, text: &str, in_list: bool) -> Result<(), Unencodabl
 fn finish(value: Vec<u8>) -> Result<HeaderValue, Unencodable> {
     // INVARIANT: only visible ASCII and inner spaces were pushed, which every field value may hold.
     HeaderValue::from_maybe_shared(bytes::Bytes::from(value)).map_err(|_| Unencodable::Control)
-}
-
-const fn hex(nibble: u8) -> u8 {
-    match nibble {
-        0..=9 => b'0'.saturating_add(nibble),
-        _ => b'A'.saturating_add(nibble.saturating_sub(10)),
-    }
 }
 
 /// What the fuzzer runs.

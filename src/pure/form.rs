@@ -8,6 +8,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use crate::pure::hex;
+
 /// Bytes of a form; nothing longer need be read from the client.
 pub const MAX_BYTES: usize = 16 * 1024;
 /// Bytes of the place to return to, decoded.
@@ -126,7 +128,7 @@ fn decode(value: &[u8], most: usize) -> Result<Zeroizing<String>, BadForm> {
         rest = match rest {
             [] => break,
             [b'%', high, low, after @ ..] => {
-                let digits = hex(*high).zip(hex(*low));
+                let digits = hex::value_of(*high).zip(hex::value_of(*low));
                 let (high, low) = digits.ok_or(BadForm::Encoding)?;
                 bytes.push((high << 4) | low);
                 after
@@ -151,15 +153,6 @@ fn decode(value: &[u8], most: usize) -> Result<Zeroizing<String>, BadForm> {
         return Err(BadForm::Text);
     }
     Ok(Zeroizing::new(text.to_owned()))
-}
-
-const fn hex(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => digit.checked_sub(b'0'),
-        b'a'..=b'f' => digit.checked_sub(b'a' - 10),
-        b'A'..=b'F' => digit.checked_sub(b'A' - 10),
-        _ => None,
-    }
 }
 
 /// Bodies of the fuzz targets.

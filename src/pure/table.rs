@@ -26,6 +26,21 @@ pub struct Key {
     pub doc: &'static str,
 }
 
+/// Where a rule stands: file and line, as the operator sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file, as the operator named it.
+    pub file: Arc<str>,
+    /// The line, from 1.
+    pub line: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
 /// Something in a file that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -593,6 +608,22 @@ impl Table {
     fn head(&self, key: &str) -> Range<usize> {
         let entry = self.entries.iter().find(|entry| entry.name == key);
         entry.map_or_else(|| self.span.clone(), |entry| entry.name_span.clone())
+    }
+
+    /// Where the table's head stands.
+    pub fn place(&self) -> Place {
+        Place {
+            file: self.file(),
+            line: self.line(),
+        }
+    }
+
+    /// Where a key stands, or the table's head when the key is not written.
+    pub fn place_of(&self, key: &'static str) -> Place {
+        Place {
+            file: self.file(),
+            line: self.line_of(key),
+        }
     }
 
     /// The line of the table's head.

@@ -11,6 +11,8 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::pure::hex;
+
 /// A host in its one spelling: lower case, no trailing dot, addresses in their canonical form and
 /// IPv6 in brackets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -444,7 +446,7 @@ fn segment(raw: &[u8]) -> Result<(String, Oddities), BadTarget> {
     let mut rest = raw;
     while let [first, tail @ ..] = rest {
         let (byte, encoded, after) = match (first, tail) {
-            (b'%', [high, low, after @ ..]) => match (hex(*high), hex(*low)) {
+            (b'%', [high, low, after @ ..]) => match (hex::value_of(*high), hex::value_of(*low)) {
                 (Some(high), Some(low)) => ((high << 4) | low, true, after),
                 _ => (b'%', false, tail),
             },
@@ -467,7 +469,7 @@ fn segment(raw: &[u8]) -> Result<(String, Oddities), BadTarget> {
             push_encoded(&mut text, byte);
         }
     }
-    let escape = |window: &[u8]| matches!(window, [b'%', high, low] if hex(*high).is_some() && hex(*low).is_some());
+    let escape = |window: &[u8]| matches!(window, [b'%', high, low] if hex::value_of(*high).is_some() && hex::value_of(*low).is_some());
     if decoded.windows(3).any(escape) {
         oddities = oddities.with(Oddities::DOUBLE_ENCODING);
     }
@@ -482,12 +484,6 @@ fn segment(raw: &[u8]) -> Result<(String, Oddities), BadTarget> {
         oddities = oddities.with(Oddities::NOT_UTF8);
     }
     Ok((text, oddities))
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|digit| u8::try_from(digit).ok())
 }
 
 fn push_encoded(text: &mut String, byte: u8) {
@@ -541,8 +537,8 @@ pub mod fuzzing {
         while let Some(byte) = bytes.next() {
             decoded.push(match byte {
                 b'%' => {
-                    let high = hex(bytes.next().expect("a digit")).expect("hexadecimal");
-                    let low = hex(bytes.next().expect("a digit")).expect("hexadecimal");
+                    let high = hex::value_of(bytes.next().expect("a digit")).expect("hexadecimal");
+                    let low = hex::value_of(bytes.next().expect("a digit")).expect("hexadecimal");
                     high * 16 + low
                 }
                 byte => byte,

@@ -140,6 +140,9 @@ fn another_sites_form_signs_nobody_in_or_out() {
         post(&format!("Cookie: {}\r\n", cookies(&page)[0])).status,
         303
     );
+    // Which of them it was is for the log to say: a browser that keeps no cookies, above all.
+    gate.wait_for_log("\"portal.form_without_cookie\"");
+    gate.wait_for_log("\"portal.form_token\"");
 }
 
 #[test]

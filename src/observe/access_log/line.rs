@@ -273,7 +273,7 @@ mod tests {
     use std::time::Instant;
 
     use crate::pure::identity::User;
-    use crate::record::Decider;
+    use crate::pure::table::Place;
     use http::StatusCode;
     use proptest::prelude::*;
     use serde_json::Value;
@@ -298,7 +298,7 @@ mod tests {
             claims: Arc::default(),
             signed_in_at: SystemTime::UNIX_EPOCH,
         }));
-        record.decider = Some(Decider {
+        record.decider = Some(Place {
             file: text.into(),
             line: 7,
         });
@@ -415,7 +415,7 @@ mod tests {
     fn an_allowed_request_names_the_rule_that_let_it_pass() {
         let mut record = record("/");
         record.status = Some(StatusCode::OK);
-        record.decider = Some(Decider {
+        record.decider = Some(Place {
             file: "policies/wiki.toml".into(),
             line: 12,
         });

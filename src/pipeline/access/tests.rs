@@ -69,7 +69,7 @@ fn bob() -> User {
 
 #[track_caller]
 fn passes(rule: &Rule, line: u32) {
-    let by = Decider {
+    let by = Place {
         file: "policies/wiki.toml".into(),
         line,
     };

@@ -38,7 +38,9 @@ fn no_page_shows_a_credential_or_lets_another_origin_read_it() {
                     "{proof}Accept: {accept}\r\nOrigin: https://evil.test\r\nSec-Fetch-Site: cross-site\r\n"
                 );
                 let answer = get(gate.address(), path, &fields);
-                assert_eq!(answer.status, 200, "{path}");
+                // The page that says who somebody is does not answer another site at all.
+                let expected = if path == "/" { 403 } else { 200 };
+                assert_eq!(answer.status, expected, "{path}");
                 let all = format!("{}{}", answer.head, answer.body);
                 assert!(!all.contains(secret) && !all.contains(encoded), "{all}");
                 assert!(
@@ -100,10 +102,11 @@ fn neither_signing_in_nor_signing_out_leads_elsewhere() {
                 body.len()
             ),
         );
-        assert_eq!(
-            (answer.status, answer.field("location")),
-            (303, Some("/")),
-            "{to}"
+        // Some of them no form of ours can have said.
+        let led = (answer.status, answer.field("location"));
+        assert!(
+            matches!(led, (303, Some("/")) | (400, None)),
+            "{to}: {led:?}"
         );
     }
 }

@@ -52,16 +52,7 @@ where
             Ok(None) => return,
             Err(unreadable) => {
                 let reply = exchange.refuse_unreadable(&conn, unreadable);
-                let _ = write(
-                    &wire,
-                    reply.response,
-                    &Method::GET,
-                    Version::HTTP_11,
-                    true,
-                    &limits,
-                )
-                .await;
-                return linger(&wire).await;
+                return refuse(&wire, reply, &limits).await;
             }
         };
         let read = http1::request_head(&head, &limits.head)
@@ -72,16 +63,7 @@ where
             Ok(request) => request,
             Err(refused) => {
                 let reply = exchange.refuse(&conn, refused);
-                let _ = write(
-                    &wire,
-                    reply.response,
-                    &Method::GET,
-                    Version::HTTP_11,
-                    true,
-                    &limits,
-                )
-                .await;
-                return linger(&wire).await;
+                return refuse(&wire, reply, &limits).await;
             }
         };
         let (method, version) = (request.method.clone(), request.version);
@@ -136,6 +118,18 @@ where
             return linger(&wire).await;
         }
     }
+}
+
+/// Answers what is no request, and ends the connection.
+async fn refuse<IO: AsyncRead + AsyncWrite + Unpin>(
+    wire: &RefCell<Wire<IO>>,
+    reply: Reply,
+    limits: &Limits,
+) {
+    let (method, version) = (Method::GET, Version::HTTP_11);
+    let wrote = write(wire, reply.response, &method, version, true, limits).await;
+    reply.log.finish(0, &wrote);
+    linger(wire).await;
 }
 
 /// The socket, what was read ahead of it, and what is left of the request's content.

@@ -72,6 +72,13 @@ pub const KEYS: &[Key] = &[
         "The claim that lists the user's groups.",
     ),
     key(
+        "trust_unverified_email",
+        "true or false",
+        "false",
+        "Whether an e-mail address counts although the token does not say `email_verified`: for issuers \
+         whose users can't choose their address. `email_verified: false` never counts.",
+    ),
+    key(
         "file",
         "file",
         "none: required for `basic`",
@@ -242,6 +249,7 @@ const TOKEN_KEYS: &[&str] = &[
     "type",
     "name_claim",
     "groups_claim",
+    "trust_unverified_email",
 ];
 
 /// Keys that are for another kind would be read as if they did something.
@@ -301,6 +309,7 @@ fn tokens(provider: &Arc<str>, table: &Table) -> Option<Takes> {
         types: types.or_else(|| ["at+jwt", "JWT"].into_iter().map(Type::named).collect())?,
         name_claim: name_claim.unwrap_or_else(|| "sub".to_owned()),
         groups_claim,
+        trust_unverified_email: table.boolean("trust_unverified_email").unwrap_or(false),
     };
     Some(Takes::Tokens {
         rule: Arc::new(rule),

@@ -57,6 +57,8 @@ pub struct Rule {
     pub name_claim: String,
     /// The claim that lists the user's groups.
     pub groups_claim: Option<String>,
+    /// Whether an e-mail address counts of which the token does not say that it is verified.
+    pub trust_unverified_email: bool,
 }
 
 /// A media type of tokens, such as `JWT` or `at+jwt`; case and `application/` make no difference
@@ -357,7 +359,7 @@ fn user(claims: &Claims, rule: &Rule) -> Result<User, BadToken> {
     Ok(User {
         name: name.into(),
         provider: Arc::clone(&rule.provider),
-        email: email(claims),
+        email: email(claims, rule.trust_unverified_email),
         groups: groups.map_or(Ok(Vec::new()), group_names)?,
         claims: Arc::new(claims.clone()),
         signed_in_at: proved
@@ -383,11 +385,13 @@ fn group_names(value: &Value) -> Result<Vec<Arc<str>>, BadToken> {
     }
 }
 
-/// The e-mail address, unless the issuer says that it is not verified, or says so in words of its
-/// own, or it is not one plain address (SECURITY.md J1).
-fn email(claims: &Claims) -> Option<Arc<str>> {
-    if !matches!(claims.get("email_verified"), None | Some(Value::Bool(true))) {
-        return None;
+/// The e-mail address, if the issuer says that it is verified, in no words of its own, and it is one
+/// plain address (SECURITY.md J1).
+fn email(claims: &Claims, trust_unverified: bool) -> Option<Arc<str>> {
+    match claims.get("email_verified") {
+        Some(Value::Bool(true)) => {}
+        None if trust_unverified => {}
+        None | Some(_) => return None,
     }
     claims
         .get("email")?

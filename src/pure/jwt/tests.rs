@@ -32,6 +32,7 @@ impl Case {
             types: vec![Type::named("at+jwt").unwrap(), Type::named("JWT").unwrap()],
             name_claim: "sub".to_owned(),
             groups_claim: Some("groups".to_owned()),
+            trust_unverified_email: false,
         };
         Self {
             signer,
@@ -70,7 +71,7 @@ impl Case {
 
 fn claims() -> Value {
     json!({"iss": "https://idp.test", "aud": "wiki", "sub": "bob", "exp": NOW + 300,
-        "nbf": NOW, "iat": NOW, "email": "bob@corp.test", "groups": ["staff", "wiki"],
+        "nbf": NOW, "iat": NOW, "email": "bob@corp.test", "email_verified": true, "groups": ["staff", "wiki"],
         "dept": "x"})
 }
 
@@ -376,7 +377,8 @@ fn what_is_no_token_is_refused() {
 fn an_address_is_given_only_if_it_is_verified_and_plain_j1() {
     let case = Case::ed25519();
     let email = |claims: Value| case.with_claims(&claims).unwrap().user.email.clone();
-    let given = |address: &str| email(with(claims(), "email", address));
+    let verified = with(claims(), "email_verified", true);
+    let given = |address: &str| email(with(verified.clone(), "email", address));
     assert_eq!(given("a@CORP.TEST").as_deref(), Some("a@CORP.TEST"));
     for address in [
         "attacker@evil.test@corp.test",
@@ -401,6 +403,13 @@ fn an_address_is_given_only_if_it_is_verified_and_plain_j1() {
         assert_eq!(email(with(claims(), "email_verified", verified)), None);
     }
     assert!(email(with(claims(), "email_verified", true)).is_some());
+    let unsaid = || without(claims(), "email_verified");
+    assert_eq!(email(unsaid()), None, "nobody says that it is verified");
+    let mut trusting = Case::ed25519();
+    trusting.rule.trust_unverified_email = true;
+    let email = |claims: Value| trusting.with_claims(&claims).unwrap().user.email.clone();
+    assert!(email(unsaid()).is_some());
+    assert_eq!(email(with(claims(), "email_verified", false)), None);
 }
 
 #[test]

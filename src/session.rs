@@ -152,6 +152,11 @@ impl Live {
         self.ended.load(Ordering::Acquire) || self.dies() <= Seconds::of(now)
     }
 
+    /// Whether it is over by the clock that open streams look at.
+    pub fn is_over_now(&self) -> bool {
+        self.is_over((self.clock)())
+    }
+
     /// Waits until the session is over: at once when somebody ends it, and by the clock when it
     /// expires or falls idle. What is open for a session waits here, and then closes.
     pub async fn ended(&self) {

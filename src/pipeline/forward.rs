@@ -341,6 +341,10 @@ impl HttpBody for WhileLive {
     ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            // A backend that is quicker than the client never lets it come to a wait.
+            if matches!(frame, Some(Ok(_))) && this.session.is_over_now() {
+                return Poll::Ready(Some(Err(body::Error::SessionOver)));
+            }
             return Poll::Ready(frame);
         }
         let session = Arc::clone(&this.session);

@@ -148,6 +148,35 @@ fn an_event_stream_ends_with_the_session_within_a_second() {
 }
 
 #[test]
+fn a_stream_that_never_pauses_ends_with_the_session() {
+    let backend = raw_backend(|mut stream| {
+        if read_request(&mut stream).is_some() {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+            while stream.write_all(&[b'x'; 65536]).is_ok() {}
+        }
+    });
+    let gate = open(&backend, "signed-in");
+    let session = sign_in(gate.address(), "ada");
+    let mut client = Client::connect(gate.address());
+    client.send(format!(
+        "GET /camera HTTP/1.1\r\nHost: app.test\r\nCookie: {session}\r\n\r\n"
+    ));
+    // Slower than the backend, so that there is always more at hand.
+    let mut some = [0; 4096];
+    let mut read = || {
+        std::thread::sleep(Duration::from_micros(500));
+        matches!(client.0.read(&mut some), Ok(read) if read > 0)
+    };
+    assert!((0..100).all(|_| read()), "the stream begins");
+    assert_eq!(sign_out(gate.address(), &session), 200);
+    let begun = Instant::now();
+    while read() {
+        let waited = begun.elapsed();
+        assert!(waited < Duration::from_secs(10), "it goes on after the end");
+    }
+}
+
+#[test]
 fn a_101_that_answers_another_question_is_502_and_no_tunnel() {
     let switching = "HTTP/1.1 101 Switching Protocols\r\n";
     for fields in [

@@ -46,7 +46,10 @@ impl ReturnTo {
         }
         let target = Target::parse(text.as_bytes()).ok()?;
         let odd = REFUSED.iter().any(|one| target.oddities.contains(*one));
-        if odd || target.path.starts_with(OWN_PAGES) {
+        // In any case of letters, as those pages are served.
+        let start = target.path.as_bytes().get(..OWN_PAGES.len());
+        let ours = start.is_some_and(|start| start.eq_ignore_ascii_case(OWN_PAGES.as_bytes()));
+        if odd || ours {
             return None;
         }
         let written = target.to_string();
@@ -184,6 +187,8 @@ mod tests {
         leads("/.portcullis/sign-in", "/");
         leads("/.portcullis/sign-out?x", "/");
         leads("/%2eportcullis/sign-in", "/");
+        leads("/.Portcullis/sign-out", "/");
+        leads("/%2EPORTCULLIS/sign-in", "/");
         leads("/.portcullis", "/.portcullis");
     }
 

@@ -595,14 +595,19 @@ fn host(text: &str) -> Result<Host, String> {
 /// What the fuzzer runs.
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::pipeline::request_headers;
+
+    static LISTS: LazyLock<Arc<Lists>> =
+        LazyLock::new(|| Arc::new(shipped_lists().expect("the shipped file is read")));
 
     /// A rule that cleans all that it can, before a backend at `10.0.0.5:8080`.
     pub fn rule() -> Rule {
         Rule {
             mode: Mode::Strip,
-            lists: Arc::new(shipped_lists().expect("the shipped file is read")),
+            lists: LISTS.clone(),
             keep: Names::default(),
             remove: Names::default(),
             internal: Internal::new([("10.0.0.5", Some(8080))], []),

@@ -545,7 +545,7 @@ fn check(received: &[Received], most: usize, has_session: bool) {
         let identity = |name: &&http::HeaderName| {
             spelling::fold(name.as_str().as_bytes())
                 .as_bytes()
-                .starts_with(b"x-portcullis")
+                .starts_with(b"x-portcullis-")
         };
         assert_eq!(trailers.keys().find(identity), None, "in trailers");
         let users: Vec<_> = headers.get_all("x-portcullis-user").iter().collect();

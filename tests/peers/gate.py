@@ -84,7 +84,7 @@ format = "json"
         for name, policy in policies.items():
             self.write_policy(name, policy)
         self.command = list(command)
-        self.process, self.lines = None, []
+        self.process, self.reader, self.lines = None, None, []
         self.portcullis("users", "add", "ada", "--password-stdin", told=PASSWORD + "\n")
         self.start()
 
@@ -104,8 +104,8 @@ format = "json"
         self.process = subprocess.Popen([*self.command, binary(), "--config", self.home, "run"], cwd=self.home,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.lines = []
-        reader = threading.Thread(target=self._read, args=(self.process.stdout, self.lines), daemon=True)
-        reader.start()
+        self.reader = threading.Thread(target=self._read, args=(self.process.stdout, self.lines), daemon=True)
+        self.reader.start()
         wait_until(lambda: self._alive() and listens(self.port) and listens(self.plain_port), "the gate listens")
 
     @staticmethod
@@ -121,13 +121,15 @@ format = "json"
         """Stops the gate; its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(how)
-        return self.process.wait(PATIENCE_S * 2)
+        status = self.process.wait(PATIENCE_S * 2)
+        self.reader.join(PATIENCE_S)
+        self.process.stdout.close()
+        return status
 
     def close(self):
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
+        self.stop()
         shutil.rmtree(self.home, ignore_errors=True)
 
     def resident_bytes(self):

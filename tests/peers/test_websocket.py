@@ -1,5 +1,6 @@
 """A WebSocket server and client of PyPI's `websockets`, with the gate between them."""
 
+import contextlib
 import os
 import threading
 import time
@@ -13,6 +14,11 @@ from gate import Gate, unverified
 
 
 def echo(socket):
+    with contextlib.suppress(ConnectionClosed):
+        answer(socket)
+
+
+def answer(socket):
     for message in socket:
         if message == "close":
             socket.close(4321, "as asked")

@@ -5,8 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use crate::pure::fields::Fields;
 
 /// Content that one side reads as fast as the other side writes.
 pub enum Body {
@@ -89,7 +90,7 @@ impl Body {
     }
 
     /// The same content, with its trailers as `clean` leaves them.
-    pub fn with_trailers(self, clean: impl Fn(&mut HeaderMap) + Unpin + 'static) -> Self {
+    pub fn with_trailers(self, clean: impl Fn(&mut Fields) + Unpin + 'static) -> Self {
         match self {
             Self::Stream(body) => Self::stream(WithTrailers { body, clean }),
             none @ (Self::Empty | Self::Full(_)) => none,
@@ -121,7 +122,7 @@ struct WithTrailers<F> {
     clean: F,
 }
 
-impl<F: Fn(&mut HeaderMap) + Unpin> HttpBody for WithTrailers<F> {
+impl<F: Fn(&mut Fields) + Unpin> HttpBody for WithTrailers<F> {
     type Data = Bytes;
     type Error = Error;
 
@@ -136,10 +137,11 @@ impl<F: Fn(&mut HeaderMap) + Unpin> HttpBody for WithTrailers<F> {
         };
         match frame.into_trailers() {
             Err(data) => Poll::Ready(Some(Ok(data))),
-            Ok(mut trailers) => {
+            Ok(trailers) => {
+                let mut trailers = Fields::from(trailers);
                 (this.clean)(&mut trailers);
                 // Nothing follows trailers, so that without any the content is at its end.
-                let rest = (!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers)));
+                let rest = (!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers.into())));
                 Poll::Ready(rest)
             }
         }
@@ -201,7 +203,7 @@ impl HttpBody for Body {
 mod tests {
     use std::task::Waker;
 
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderName, HeaderValue};
 
     use super::*;
 
@@ -221,7 +223,7 @@ mod tests {
     }
 
     /// The data and the trailers of a body with two trailers, of which `clean` sees all.
-    fn read(clean: impl Fn(&mut HeaderMap) + Unpin + 'static) -> (Vec<Bytes>, Vec<HeaderMap>) {
+    fn read(clean: impl Fn(&mut Fields) + Unpin + 'static) -> (Vec<Bytes>, Vec<HeaderMap>) {
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", HeaderValue::from_static("1"));
         trailers.insert("x-user", HeaderValue::from_static("admin"));
@@ -244,7 +246,7 @@ mod tests {
     #[test]
     fn trailers_are_as_the_function_leaves_them() {
         let (data, trailers) = read(|trailers| {
-            trailers.remove("x-user");
+            trailers.remove(&HeaderName::from_static("x-user"));
         });
         assert_eq!(data, ["a"]);
         assert_eq!(trailers.len(), 1);
@@ -253,7 +255,7 @@ mod tests {
 
     #[test]
     fn trailers_of_which_nothing_is_left_are_none() {
-        let (data, trailers) = read(HeaderMap::clear);
+        let (data, trailers) = read(|trailers| *trailers = Fields::new());
         assert_eq!(data, ["a"]);
         assert!(trailers.is_empty());
     }

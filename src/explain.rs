@@ -7,11 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::{HeaderMap, Method, Version};
+use http::{Method, Version};
 
 use crate::pipeline::{Rules, network, route};
 use crate::pure::access::Verdict;
 use crate::pure::connection::{Connection, Tls};
+use crate::pure::fields::Fields;
 use crate::pure::head::{Content, Head};
 use crate::pure::identity::User;
 use crate::pure::table::Place;
@@ -150,7 +151,7 @@ fn ask(
         version: Version::HTTP_11,
         authority: authority.clone(),
         target: target.clone(),
-        headers: HeaderMap::new(),
+        headers: Fields::new(),
         content: Content::None,
         upgrade: None,
         expects_continue: false,

@@ -29,6 +29,7 @@ pub mod pure;
 pub mod refusal;
 pub mod record;
 pub mod body;
+pub mod response;
 pub mod deadline;
 pub mod scratch;
 pub mod observe;

@@ -4,6 +4,7 @@
 pub mod table;
 pub mod unit;
 pub mod hex;
+pub mod fields;
 pub mod field;
 pub mod names;
 pub mod spelling;

@@ -11,13 +11,14 @@
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use serde_json::{Map, Value, json};
 
 use crate::pages::html::Html;
 use crate::pages::negotiate::Audience;
 use crate::pages::{self, Asked, Context, signed_out};
 use crate::pure::field;
+use crate::pure::fields::Fields;
 use crate::refusal::{Answer, Refusal};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -48,7 +49,7 @@ pub struct Received<'a> {
     /// The value of `Host`.
     pub host: &'a str,
     /// Every other field.
-    pub headers: &'a HeaderMap,
+    pub headers: &'a Fields,
 }
 
 /// Shows `received`; `identity` are the fields that name a user in this application.
@@ -78,7 +79,7 @@ pub fn respond(received: &Received<'_>, identity: &[HeaderName]) -> Response<Byt
 }
 
 /// Whether a page of another site asks, in another way than by leading somebody here.
-fn is_by_another_site(headers: &HeaderMap) -> bool {
+fn is_by_another_site(headers: &Fields) -> bool {
     let (Ok(site), Ok(mode)) = (
         field::one(headers, &SEC_FETCH_SITE),
         field::one(headers, &SEC_FETCH_MODE),
@@ -92,11 +93,11 @@ fn is_by_another_site(headers: &HeaderMap) -> bool {
 fn programs(received: &Received<'_>, identity: &[HeaderName]) -> Value {
     let fields = |wanted: Option<Origin>| {
         let mut fields: Map<String, Value> = Map::new();
-        for name in received.headers.keys() {
+        for name in received.headers.names() {
             if wanted.is_some_and(|wanted| wanted != origin(name, identity)) {
                 continue;
             }
-            let values = received.headers.get_all(name).iter();
+            let values = received.headers.all(name);
             let values = values.map(|value| Value::from(shown(name, value)));
             fields.insert(name.as_str().to_owned(), values.collect());
         }
@@ -115,7 +116,7 @@ fn programs(received: &Received<'_>, identity: &[HeaderName]) -> Value {
 fn people(received: &Received<'_>, identity: &[HeaderName]) -> Html {
     let list = |wanted: Origin, html: Html| {
         let mut html = html;
-        for (name, value) in received.headers {
+        for (name, value) in received.headers.iter() {
             if origin(name, identity) == wanted {
                 html = entry(html, name.as_str(), &shown(name, value));
             }
@@ -124,7 +125,7 @@ fn people(received: &Received<'_>, identity: &[HeaderName]) -> Html {
     };
     let known = received
         .headers
-        .keys()
+        .names()
         .any(|name| origin(name, identity) == Origin::Identity);
     let mut html = Html::of(concat!(
         "<p>This is your request as an application behind the gate receives it.</p>\n",

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, HeaderMap};
+use http::header::ACCEPT;
 use http::{HeaderValue, Method, StatusCode};
 
 use crate::body::Body;
+use crate::pure::fields::Fields;
 use crate::pure::head::Content;
 
 use super::http1::{self, Request};
@@ -56,8 +57,8 @@ pub async fn fetch(
     let asking = async {
         let endpoint = Pools::default().endpoint(spec);
         let conn = endpoint.connect().await.map_err(Error::Backend)?;
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let mut headers = Fields::new();
+        headers.set(ACCEPT, HeaderValue::from_static("application/json"));
         let request = Request {
             method: &Method::GET,
             target,

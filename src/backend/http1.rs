@@ -10,13 +10,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::AsyncWrite;
 
 use crate::body::{self, Body};
 use crate::pure::field;
+use crate::pure::fields::Fields;
 use crate::pure::head::Content;
 use crate::pure::hop;
 use crate::pure::http1::{
@@ -49,7 +52,7 @@ pub struct Request<'a> {
     /// The value of Host.
     pub host: &'a str,
     /// Every other field; none of framing or of the connection.
-    pub headers: &'a HeaderMap,
+    pub headers: &'a Fields,
     /// How much content `body` has.
     pub content: Content,
     /// Whether it is a WebSocket handshake.
@@ -84,7 +87,7 @@ impl Request<'_> {
         out.extend_from_slice(self.target.as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\n");
         put(&mut out, HOST.as_str(), self.host.as_bytes());
-        for (name, value) in self.headers {
+        for (name, value) in self.headers.iter() {
             put(&mut out, name.as_str(), value.as_bytes());
         }
         match self.content {
@@ -97,7 +100,7 @@ impl Request<'_> {
                 put(
                     &mut out,
                     CONTENT_LENGTH.as_str(),
-                    HeaderValue::from(length).as_bytes(),
+                    itoa::Buffer::new().format(length).as_bytes(),
                 );
             }
             Content::Unknown => put(&mut out, TRANSFER_ENCODING.as_str(), b"chunked"),
@@ -260,23 +263,16 @@ fn finish(
 }
 
 /// Whether authentication is bound to the connection, so that nobody else may use it (RFC 4559 §6).
-fn connection_bound(request: &HeaderMap, response: &HeaderMap) -> bool {
+fn connection_bound(request: &Fields, response: &Fields) -> bool {
     let bound = |value: &HeaderValue| {
         let value = value.as_bytes();
         let scheme = value.split(|&b| b == b' ').next().unwrap_or_default();
         scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
     };
-    request
-        .get_all(http::header::AUTHORIZATION)
-        .iter()
-        .any(bound)
-        || response
-            .get_all(http::header::WWW_AUTHENTICATE)
-            .iter()
-            .any(bound)
+    request.all(&AUTHORIZATION).any(bound) || response.all(&WWW_AUTHENTICATE).any(bound)
 }
 
-fn switches_to_websocket(headers: &HeaderMap) -> bool {
+fn switches_to_websocket(headers: &Fields) -> bool {
     let websocket = field::one(headers, &UPGRADE).is_ok_and(|value| {
         value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
     });
@@ -559,7 +555,7 @@ impl http_body::Body for ResponseBody {
                     }
                     Ok(Piece::Trailers(trailers)) => {
                         this.remaining = Remaining::Nothing;
-                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers.into()))));
                     }
                     Ok(Piece::End) => {
                         this.remaining = Remaining::Nothing;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::Method;
+
+use crate::pure::fields::Fields;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
@@ -48,7 +50,7 @@ fn sent(length: u64, content: &'static [u8]) -> (Option<Error>, bool) {
             method: &Method::POST,
             target: "/",
             host: "app.test",
-            headers: &HeaderMap::new(),
+            headers: &Fields::new(),
             content: Content::Length(length),
             upgrade: false,
         };

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use crate::body::Body;
 use crate::observe::metrics::Metrics;
+use crate::pure::fields::Fields;
 use crate::pure::head::Head;
+use crate::response::Response;
 
 /// What it shows.
 #[derive(Debug, Clone)]
@@ -21,7 +23,7 @@ pub struct Admin {
 
 impl Admin {
     /// Answers `/metrics`, `/healthz` and `/readyz`.
-    pub fn answer(&self, head: &Head) -> Response<Body> {
+    pub fn answer(&self, head: &Head) -> Response {
         let (status, kind, text) = match (&head.method, head.target.path.as_str()) {
             (&(Method::GET | Method::HEAD), "/metrics") => (
                 StatusCode::OK,
@@ -49,14 +51,13 @@ impl Admin {
                 "no such page\n".to_owned(),
             ),
         };
-        let mut response = Response::new(Body::full(text));
-        *response.status_mut() = status;
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        response
-            .headers_mut()
-            .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response
+        let mut fields = Fields::new();
+        fields.append(CONTENT_TYPE, HeaderValue::from_static(kind));
+        fields.append(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Response {
+            status,
+            fields,
+            body: Body::full(text),
+        }
     }
 }

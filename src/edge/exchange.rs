@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use http::header::{LOCATION, STRICT_TRANSPORT_SECURITY};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use crate::backend::pool::Pools;
 use crate::body::Body;
@@ -18,11 +18,13 @@ use crate::pages::{self, Context};
 use crate::pipeline::route::App;
 use crate::pipeline::{self, Gate, Now, Passed, Rules};
 use crate::pure::connection::Connection;
+use crate::pure::fields::Fields;
 use crate::pure::head::{self, Head};
 use crate::pure::hex;
 use crate::pure::http1::Malformed;
 use crate::record::Record;
 use crate::refusal::{Answer, Refusal};
+use crate::response::Response;
 
 use super::Limits;
 use super::tunnel::{Ended, Tunnel};
@@ -56,7 +58,7 @@ pub enum Site {
 /// An answer, and what becomes of the connection.
 pub struct Reply {
     /// The answer.
-    pub response: Response<Body>,
+    pub response: Response,
     /// The backend's side of a WebSocket, after a 101.
     pub tunnel: Option<Tunnel>,
     /// Whether the connection ends with it.
@@ -265,7 +267,7 @@ impl Exchange {
                 | Answer::NotImplemented
                 | Answer::ContentTooLarge
         );
-        self.reply(response.map(Body::full), None, close, record)
+        self.reply(response.into(), None, close, record)
     }
 
     fn redirect(&self, port: u16, head: &Head, record: Box<Record>) -> Reply {
@@ -275,27 +277,30 @@ impl Exchange {
             443 => format!("https://{host}{target}"),
             port => format!("https://{host}:{port}{target}"),
         };
-        let mut response = Response::new(Body::Empty);
-        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        let mut fields = Fields::new();
         if let Ok(location) = HeaderValue::try_from(location) {
-            response.headers_mut().insert(LOCATION, location);
+            fields.append(LOCATION, location);
         }
+        let response = Response {
+            status: StatusCode::PERMANENT_REDIRECT,
+            fields,
+            body: Body::Empty,
+        };
         self.reply(response, None, false, record)
     }
 
     fn reply(
         &self,
-        mut response: Response<Body>,
+        mut response: Response,
         tunnel: Option<Tunnel>,
         close: bool,
         mut record: Box<Record>,
     ) -> Reply {
-        record.status = Some(response.status());
+        record.status = Some(response.status);
         if let Some(hsts) = &self.0.hsts {
             response
-                .headers_mut()
-                .entry(STRICT_TRANSPORT_SECURITY)
-                .or_insert_with(|| hsts.clone());
+                .fields
+                .set_if_missing(STRICT_TRANSPORT_SECURITY, hsts);
         }
         let log = Log {
             record: Some(record),

@@ -14,15 +14,17 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{self, Body};
 use crate::deadline::Deadline;
 use crate::pure::connection::Connection;
+use crate::pure::fields::Fields;
 use crate::pure::head::{self, Head};
 use crate::pure::http1::{self, Chunked, Piece, Scanner};
+use crate::response::Response;
 use crate::scratch;
 
 use super::exchange::{Exchange, Reply};
@@ -251,7 +253,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
                     }
                     Ok(Piece::Trailers(trailers)) => {
                         self.content = Remaining::Nothing;
-                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers.into()))));
                     }
                     Ok(Piece::End) => {
                         self.content = Remaining::Nothing;
@@ -427,32 +429,34 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> http_body::Body for Content<IO> {
 /// Writes a response and its content with the gateway's own framing (RFC 9112 §6).
 async fn write<IO: AsyncRead + AsyncWrite + Unpin>(
     wire: &RefCell<Wire<IO>>,
-    response: Response<Body>,
+    response: Response,
     method: &Method,
     version: Version,
     close: bool,
     limits: &Limits,
 ) -> Written {
-    let (mut parts, mut body) = response.into_parts();
-    let status = parts.status;
+    let Response {
+        status,
+        fields,
+        mut body,
+    } = response;
     let bodiless = *method == Method::HEAD
         || status == StatusCode::NOT_MODIFIED
         || status == StatusCode::NO_CONTENT
         || status.is_informational();
-    let declared = parts.headers.remove(CONTENT_LENGTH);
     let exact = body.size_hint().exact();
     let chunked = !bodiless && exact.is_none() && version == Version::HTTP_11;
     let close = close || (!bodiless && exact.is_none() && !chunked);
     let mut out = BytesMut::with_capacity(1024);
-    write_head(&mut out, status, &parts.headers);
-    match (bodiless, exact, declared) {
-        (true, _, Some(declared))
-            if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED =>
-        {
+    write_head(&mut out, status, &fields);
+    if !bodiless {
+        if let Some(length) = exact {
+            number_field(&mut out, CONTENT_LENGTH.as_str(), length);
+        }
+    } else if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
+        for declared in fields.all(&CONTENT_LENGTH) {
             field(&mut out, CONTENT_LENGTH.as_str(), declared.as_bytes());
         }
-        (true, ..) | (false, None, _) => {}
-        (false, Some(length), _) => number_field(&mut out, CONTENT_LENGTH.as_str(), length),
     }
     if chunked {
         field(&mut out, TRANSFER_ENCODING.as_str(), b"chunked");
@@ -637,14 +641,10 @@ async fn flush<IO: AsyncRead + AsyncWrite + Unpin>(
 /// Writes the 101 that a backend agreed to.
 async fn write_switch<IO: AsyncRead + AsyncWrite + Unpin>(
     wire: &RefCell<Wire<IO>>,
-    response: &Response<Body>,
+    response: &Response,
 ) -> io::Result<()> {
     let mut out = BytesMut::with_capacity(512);
-    write_head(
-        &mut out,
-        StatusCode::SWITCHING_PROTOCOLS,
-        response.headers(),
-    );
+    write_head(&mut out, StatusCode::SWITCHING_PROTOCOLS, &response.fields);
     field(&mut out, CONNECTION.as_str(), b"upgrade");
     field(&mut out, UPGRADE.as_str(), b"websocket");
     out.extend_from_slice(b"\r\n");
@@ -662,16 +662,19 @@ async fn write_switch<IO: AsyncRead + AsyncWrite + Unpin>(
     .await
 }
 
-fn write_head(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap) {
+/// All of a head but its framing and its end.
+fn write_head(out: &mut BytesMut, status: StatusCode, fields: &Fields) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.extend_from_slice(b" ");
     out.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
     out.extend_from_slice(b"\r\n");
-    for (name, value) in headers {
+    let mut dated = false;
+    for (name, value) in fields.iter().filter(|(name, _)| *name != CONTENT_LENGTH) {
+        dated |= name == DATE;
         field(out, name.as_str(), value.as_bytes());
     }
-    if !headers.contains_key(DATE) {
+    if !dated {
         field(out, DATE.as_str(), date().as_bytes());
     }
 }
@@ -684,7 +687,7 @@ fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
 }
 
 fn number_field(out: &mut BytesMut, name: &str, number: u64) {
-    field(out, name, HeaderValue::from(number).as_bytes());
+    field(out, name, itoa::Buffer::new().format(number).as_bytes());
 }
 
 fn chunk_size(out: &mut BytesMut, size: usize) {

@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::header::{COOKIE, EXPECT};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 use crate::body::{self, Body};
 use crate::deadline::Deadline;
 use crate::pure::connection::Connection;
+use crate::pure::fields::Fields;
 use crate::pure::head;
 use crate::pure::http1::{self, HeadLimits, Malformed};
 
@@ -208,12 +210,12 @@ async fn answer(
     let (parts, incoming) = request.into_parts();
     let ends = incoming.is_end_stream();
     // Who waits for an answer before sending content is not waited for.
-    let expects = parts.headers.contains_key(http::header::EXPECT);
+    let expects = parts.headers.contains_key(EXPECT);
     let uri = &parts.uri;
     let path = uri
         .path_and_query()
         .map_or("", http::uri::PathAndQuery::as_str);
-    let headers = join_crumbs(parts.headers);
+    let headers = join_crumbs(parts.headers.into());
     let is_too_large = is_too_large(path, &headers, &exchange.limits().head);
     let head = head::from_http2(
         &parts.method,
@@ -256,13 +258,17 @@ async fn answer(
     if let Some(incoming) = unread.filter(|_| !expects) {
         skip(incoming).await;
     }
-    reply.response.map(|body| Sent {
+    let (head, body) = (reply.response.fields, reply.response.body);
+    let mut response = Response::new(Sent {
         body,
         log: Some(reply.log),
         received,
         sent: 0,
         stream,
-    })
+    });
+    *response.status_mut() = reply.response.status;
+    *response.headers_mut() = HeaderMap::from(head);
+    response
 }
 
 /// Reads content that nobody wanted, within bounds.
@@ -282,7 +288,7 @@ async fn skip(mut incoming: Incoming) {
 }
 
 /// Whether a head is larger than is taken, or has more fields; its size is that in HTTP/1.1.
-fn is_too_large(path: &str, headers: &HeaderMap, limits: &HeadLimits) -> bool {
+fn is_too_large(path: &str, headers: &Fields, limits: &HeadLimits) -> bool {
     let sizes = headers
         .iter()
         .map(|(name, value)| [name.as_str().len(), ": \r\n".len(), value.len()]);
@@ -291,18 +297,13 @@ fn is_too_large(path: &str, headers: &HeaderMap, limits: &HeadLimits) -> bool {
 }
 
 /// HTTP/2 may split Cookie into crumbs; they are one field (RFC 9113 §8.2.3).
-fn join_crumbs(mut headers: HeaderMap) -> HeaderMap {
-    let mut crumbs = headers.get_all(http::header::COOKIE).iter();
-    let (Some(first), Some(_)) = (crumbs.next(), crumbs.next()) else {
+fn join_crumbs(mut headers: Fields) -> Fields {
+    if headers.all(&COOKIE).nth(1).is_none() {
         return headers;
-    };
-    let mut joined = bytes::BytesMut::from(first.as_bytes());
-    for crumb in headers.get_all(http::header::COOKIE).iter().skip(1) {
-        joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(crumb.as_bytes());
     }
-    if let Ok(value) = http::HeaderValue::from_maybe_shared(joined.freeze()) {
-        headers.insert(http::header::COOKIE, value);
+    let crumbs: Vec<&[u8]> = headers.all(&COOKIE).map(HeaderValue::as_bytes).collect();
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(crumbs.join(&b"; "[..]))) {
+        headers.set(COOKIE, value);
     }
     headers
 }
@@ -496,7 +497,7 @@ mod tests {
         };
         let is_too_large = |fields: &[(&'static str, &str)]| {
             let fields = fields.iter().map(|(name, value)| {
-                let value = http::HeaderValue::from_str(value).expect("a value");
+                let value = HeaderValue::from_str(value).expect("a value");
                 (http::HeaderName::from_static(name), value)
             });
             is_too_large("/", &fields.collect(), &limits)

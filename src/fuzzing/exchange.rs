@@ -14,7 +14,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Runtime;
@@ -33,6 +32,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::writer::Writer;
 use crate::pipeline::{Gate, rate};
 use crate::pure::connection::Connection;
+use crate::pure::fields::Fields;
 use crate::pure::http1::{self, Chunked, Framing, HeadLimits, Piece, Scanner};
 use crate::pure::session::Lifetimes;
 use crate::pure::spelling;
@@ -85,8 +85,8 @@ enum Manner {
 /// A request as the backend received it.
 struct Received {
     target: String,
-    headers: HeaderMap,
-    trailers: HeaderMap,
+    headers: Fields,
+    trailers: Fields,
 }
 
 #[derive(Default)]
@@ -399,7 +399,7 @@ async fn request(
     let mut head =
         http1::request_head(&bytes, &LIMITS).map_err(|bad| format!("{bad:?} in {}", shown()))?;
     for name in ["content-length", "transfer-encoding", "host"] {
-        let lines = head.headers.get_all(name).iter().count();
+        let lines = head.headers.named(name).count();
         if lines > 1 || (name == "host" && lines == 0) {
             return Err(format!("{name} {lines} times in {}", shown()));
         }
@@ -411,7 +411,7 @@ async fn request(
     recorder.received.borrow_mut().push(Received {
         target: String::from_utf8_lossy(&head.target).into_owned(),
         headers: head.headers,
-        trailers: HeaderMap::new(),
+        trailers: Fields::new(),
     });
     let manner = recorder.manner.get().unwrap_or(Manner::Patient);
     if matches!(manner, Manner::Hasty | Manner::Rude) && !answer(stream, &method, manner).await {
@@ -547,19 +547,19 @@ fn check(received: &[Received], most: usize, has_session: bool) {
                 .as_bytes()
                 .starts_with(b"x-portcullis-")
         };
-        assert_eq!(trailers.keys().find(identity), None, "in trailers");
-        let users: Vec<_> = headers.get_all("x-portcullis-user").iter().collect();
+        assert_eq!(trailers.names().find(identity), None, "in trailers");
+        let users: Vec<_> = headers.named("x-portcullis-user").collect();
         assert!(
             users.is_empty() || (users.len() == 1 && users[0] == "bob" && has_session),
             "{users:?}"
         );
         assert_eq!(
-            headers.keys().filter(identity).count(),
+            headers.names().filter(identity).count(),
             users.len(),
             "{headers:?}"
         );
         let ours = |value: &http::HeaderValue| value.as_bytes().starts_with(b"__Host-portcullis");
-        assert!(!headers.get_all("cookie").iter().any(ours), "{headers:?}");
+        assert!(!headers.named("cookie").any(ours), "{headers:?}");
         let first = as_anybody_reads(target);
         assert_ne!(first, "admin", "Bob is no admin: {target}");
         assert!(

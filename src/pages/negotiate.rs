@@ -12,9 +12,10 @@
 //! A wrong guess is harmless: it decides on the form of an answer, and never on the answer.
 
 use http::header::ACCEPT;
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderName, Method};
 
 use crate::pure::field;
+use crate::pure::fields::Fields;
 use crate::pure::head::Head;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -34,7 +35,7 @@ pub enum Audience {
 }
 
 /// Who reads the answer to a request with these fields.
-pub fn audience(method: &Method, headers: &HeaderMap, is_upgrade: bool) -> Audience {
+pub fn audience(method: &Method, headers: &Fields, is_upgrade: bool) -> Audience {
     if is_upgrade {
         return Audience::Program;
     }
@@ -49,7 +50,7 @@ pub fn audience(method: &Method, headers: &HeaderMap, is_upgrade: bool) -> Audie
             && dest.is_none_or(|dest| is_place_of_a_page(dest.as_bytes()))
     } else {
         (method == Method::GET || method == Method::HEAD)
-            && !headers.contains_key(X_REQUESTED_WITH)
+            && !headers.contains(&X_REQUESTED_WITH)
             && prefers_html(headers)
     };
     if to_a_person {
@@ -68,7 +69,7 @@ fn is_place_of_a_page(destination: &[u8]) -> bool {
 }
 
 /// Whether HTML is asked for by its name, and more than JSON is.
-fn prefers_html(headers: &HeaderMap) -> bool {
+fn prefers_html(headers: &Fields) -> bool {
     let Ok(ranges) = field::list(headers, &ACCEPT) else {
         return false;
     };
@@ -140,11 +141,10 @@ impl Asked {
     }
 
     /// What a request with these fields asks for.
-    pub fn by(method: &Method, headers: &HeaderMap, is_upgrade: bool) -> Self {
+    pub fn by(method: &Method, headers: &Fields, is_upgrade: bool) -> Self {
         Self {
             audience: Some(audience(method, headers, is_upgrade)),
-            in_browser: headers.contains_key(SEC_FETCH_MODE)
-                || headers.contains_key(SEC_FETCH_DEST),
+            in_browser: headers.contains(&SEC_FETCH_MODE) || headers.contains(&SEC_FETCH_DEST),
             is_head: method == Method::HEAD,
             is_repeatable: method == Method::GET || method == Method::HEAD,
             target: None,
@@ -174,10 +174,13 @@ mod tests {
 
     use super::*;
 
-    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    fn headers(lines: &[(&'static str, &'static str)]) -> Fields {
+        let mut headers = Fields::new();
         for (name, value) in lines {
-            headers.append(*name, HeaderValue::from_static(value));
+            headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
         }
         headers
     }

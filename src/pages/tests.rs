@@ -5,6 +5,8 @@ use http::header::{ALLOW, LOCATION, RETRY_AFTER, SERVER, VIA, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method};
 use serde_json::Value;
 
+use crate::pure::fields::Fields;
+
 use super::sign_in::{Form, SignInError};
 use super::*;
 use crate::pages::negotiate::Audience;
@@ -26,18 +28,18 @@ fn browser(method: &Method) -> Asked {
     let target = (method == Method::GET || method == Method::HEAD).then(|| "/a b?c=(d)&e=ü".into());
     Asked {
         target,
-        ..Asked::by(method, &headers, false)
+        ..Asked::by(method, &headers.into(), false)
     }
 }
 
 fn script() -> Asked {
     let mut headers = HeaderMap::new();
     headers.insert("sec-fetch-mode", HeaderValue::from_static("cors"));
-    Asked::by(&Method::GET, &headers, false)
+    Asked::by(&Method::GET, &headers.into(), false)
 }
 
 fn program() -> Asked {
-    Asked::by(&Method::GET, &HeaderMap::new(), false)
+    Asked::by(&Method::GET, &Fields::new(), false)
 }
 
 fn context(asked: &Asked) -> Context<'_> {

@@ -24,17 +24,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::response::Parts;
-use http::{HeaderMap, HeaderName, Method};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderName, Method};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::backend;
 use crate::backend::http1::Failure;
 use crate::backend::pool::{Conn, Endpoint, Pools, Spec};
 use crate::body::{self, Body};
+use crate::pure::fields::Fields;
 use crate::pure::head::{Content, is_accepted};
 use crate::record::Record;
 use crate::refusal::{Answer, Refusal};
+use crate::response::Response;
 use crate::session::Live;
 use crate::whoami;
 
@@ -74,10 +76,8 @@ impl Inbound {
 /// What an [`Inbound`] is made of.
 #[derive(Debug)]
 pub struct InboundParts {
-    /// The head.
-    pub head: Parts,
-    /// The content.
-    pub body: Body,
+    /// What the backend says.
+    pub response: Response,
     /// The public host that was asked for, with a port where the client gave one.
     pub authority: String,
     /// The connection, when it switched to WebSocket.
@@ -184,12 +184,9 @@ pub async fn send(
                     host: &host,
                     headers: &headers,
                 };
-                let response = whoami::respond(&received, identity);
-                let (head, content) = response.into_parts();
-                let body = Body::full(content);
+                let response = whoami::respond(&received, identity).into();
                 return Ok(Inbound(InboundParts {
-                    head,
-                    body,
+                    response,
                     authority: host,
                     switched: None,
                     session,
@@ -246,7 +243,7 @@ async fn open(endpoint: &Rc<Endpoint>, resendable: bool) -> Result<(Conn, bool),
 fn inbound(
     response: backend::http1::Response,
     authority: String,
-    asked: &HeaderMap,
+    asked: &Fields,
     session: Option<Arc<Live>>,
 ) -> Result<Inbound, Refused> {
     let backend::http1::Response {
@@ -258,13 +255,12 @@ fn inbound(
     if switched.is_some() && !is_accepted(asked, &head.headers) {
         return Err(Refused::Backend(backend::Error::Switched));
     }
-    let (mut parts, ()) = http::Response::new(()).into_parts();
-    parts.status = head.status;
-    parts.headers = head.headers;
-    if let Some(length) = declared_length {
-        parts
-            .headers
-            .insert(http::header::CONTENT_LENGTH, length.into());
+    let mut fields = head.headers;
+    // Content that there is has a length of its own.
+    if let Some(length) = declared_length
+        && matches!(body, Body::Empty)
+    {
+        fields.append(CONTENT_LENGTH, length.into());
     }
     let body = match (&session, body) {
         (Some(session), body @ Body::Stream(_)) => Body::stream(WhileLive {
@@ -274,9 +270,13 @@ fn inbound(
         }),
         (_, body) => body,
     };
-    Ok(Inbound(InboundParts {
-        head: parts,
+    let response = Response {
+        status: head.status,
+        fields,
         body,
+    };
+    Ok(Inbound(InboundParts {
+        response,
         authority,
         switched,
         session,

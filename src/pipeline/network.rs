@@ -15,10 +15,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderMap;
-
 use crate::pure::cidr::{self, IpNetwork, parse_network};
 use crate::pure::connection::Connection;
+use crate::pure::fields::Fields;
 use crate::pure::forwarded::{self, BadHop, Header};
 use crate::pure::table::{Key, Place, Problem, Table};
 use crate::record::Record;
@@ -90,7 +89,7 @@ impl From<Refused> for Refusal {
 pub fn admit(
     rule: &Rule,
     conn: &Connection,
-    headers: &HeaderMap,
+    headers: &Fields,
     seen: &mut Record,
 ) -> Result<Client, Refused> {
     let peer = conn.peer.ip().to_canonical();
@@ -381,9 +380,12 @@ mod tests {
             local: "127.0.0.1:443".parse().unwrap(),
             tls: None,
         };
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for (name, value) in lines {
-            headers.append(*name, HeaderValue::from_str(value).unwrap());
+            headers.append(
+                http::HeaderName::from_static(name),
+                HeaderValue::from_str(value).unwrap(),
+            );
         }
         let mut seen = Record::new("id".into(), Instant::now(), SystemTime::UNIX_EPOCH);
         let answer = admit(rule, &conn, &headers, &mut seen);

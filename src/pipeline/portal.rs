@@ -160,7 +160,7 @@ pub async fn serve(
         (Page::SignIn | Page::SignOut, _) => return Err(Refused::Method.into()),
     };
     Ok(Passed {
-        response: response.map(Body::full),
+        response: response.into(),
         switched: None,
     })
 }

@@ -28,19 +28,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, TRANSFER_ENCODING,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue, Method};
 
 use crate::body::Body;
 use crate::pipeline::access::Grant;
 use crate::pure::connection::Connection;
 use crate::pure::encode_identity::{Unencodable, encode, encode_list};
+use crate::pure::fields::Fields;
 use crate::pure::head::{Content, Head};
 use crate::pure::identity::User;
-use crate::pure::spelling;
-use crate::pure::{cookie, hop};
+use crate::pure::{cookie, field, hop, spelling};
 use crate::record::Record;
 use crate::refusal::{Answer, Refusal};
 
@@ -162,7 +160,7 @@ pub struct OutboundParts {
     /// The host that the client asked for, with a port where it gave one.
     pub host: String,
     /// Every other field; none of framing or of the connection.
-    pub headers: HeaderMap,
+    pub headers: Fields,
     /// How much content `body` has.
     pub content: Content,
     /// Whether it is a WebSocket handshake.
@@ -225,51 +223,35 @@ pub fn clean(
 ///
 /// # Errors
 /// When a field can't be read in one way only, or the user can't be named.
-pub fn rewrite(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) -> Result<(), Refused> {
+pub fn rewrite(rule: &Rule, facts: &Facts<'_>, headers: &mut Fields) -> Result<(), Refused> {
     let options = hop::connection_options(headers).map_err(|_| Refused::BadConnection)?;
-    hop::strip(headers, &options);
-
     let mut values = Values(BytesMut::with_capacity(VALUE_BYTES));
     let trace = rule.trace_of(facts, headers, &mut values)?;
-    let mut gone = Vec::new();
-    for name in headers.keys() {
-        if !spelling::is_plain(name.as_str().as_bytes()) && !rule.allow_names.contains(name) {
-            return Err(Refused::OddName);
+    let keep_trace = trace == Traced::Kept;
+    let mut odd = false;
+    headers.retain(|name, _| {
+        if hop::is_hop_by_hop(name, &options) {
+            return false;
         }
-        if rule.is_dropped(name, facts, trace == Traced::Kept) {
-            gone.push(name.clone());
-        }
+        odd |= rule.is_odd(name);
+        !rule.is_dropped(name, facts, keep_trace)
+    });
+    if odd {
+        return Err(Refused::OddName);
     }
-    for name in &gone {
-        headers.remove(name);
-    }
-    if headers.contains_key(COOKIE) {
-        match cookie::without_ours(headers).map_err(|_| Refused::BadCookie)? {
-            Some(others) => headers.insert(COOKIE, others),
-            None => headers.remove(COOKIE),
-        };
-    }
-
+    cookie::drop_ours(headers).map_err(|_| Refused::BadCookie)?;
     if let Traced::New(value) = trace {
-        headers.insert(TRACEPARENT, value);
+        headers.set(TRACEPARENT, value);
     }
     set_connection_fields(rule, facts, headers, &mut values)?;
     set_identity(rule, facts, headers)
 }
 
 /// Removes from a request's trailers what must not come after the fact, and what no client may say.
-pub fn clean_trailers(rule: &Rule, reserved: &ReservedNames, trailers: &mut HeaderMap) {
-    let odd = |name: &HeaderName| {
-        !spelling::is_plain(name.as_str().as_bytes()) && !rule.allow_names.contains(name)
-    };
-    let gone: Vec<HeaderName> = trailers
-        .keys()
-        .filter(|name| odd(name) || is_early(name) || rule.is_reserved(name, reserved))
-        .cloned()
-        .collect();
-    for name in &gone {
-        trailers.remove(name);
-    }
+pub fn clean_trailers(rule: &Rule, reserved: &ReservedNames, trailers: &mut Fields) {
+    trailers.retain(|name, _| {
+        !(rule.is_odd(name) || is_early(name) || rule.is_reserved(name, reserved))
+    });
 }
 
 impl Rule {
@@ -283,16 +265,22 @@ impl Rule {
         is_framing(name) || name == EXPECT || self.is_reserved(name, facts.reserved)
     }
 
+    /// Whether backends may read a name in different ways.
+    fn is_odd(&self, name: &HeaderName) -> bool {
+        !spelling::is_plain(name.as_str().as_bytes()) && !self.allow_names.contains(name)
+    }
+
     fn is_reserved(&self, name: &HeaderName, reserved: &ReservedNames) -> bool {
-        self.names.contain(name)
-            || reserved.is_own(name)
-            || reserved.in_families(name) && !self.trust_client_fields.contains(name)
+        let reservation = reserved.of(name);
+        reservation.is_own()
+            || self.names.contain(name)
+            || reservation.family && !self.trust_client_fields.contains(name)
     }
 
     fn trace_of(
         &self,
         facts: &Facts<'_>,
-        headers: &HeaderMap,
+        headers: &Fields,
         values: &mut Values,
     ) -> Result<Traced, Refused> {
         match self.trace {
@@ -322,29 +310,29 @@ enum Traced {
 fn set_connection_fields(
     rule: &Rule,
     facts: &Facts<'_>,
-    headers: &mut HeaderMap,
+    headers: &mut Fields,
     values: &mut Values,
 ) -> Result<(), Refused> {
     let host = values.of(&[facts.authority.as_bytes()])?;
-    headers.insert(X_FORWARDED_FOR, values.address(facts.client)?);
+    headers.set(X_FORWARDED_FOR, values.address(facts.client)?);
     let scheme = match facts.scheme {
         "https" => HeaderValue::from_static("https"),
         "http" => HeaderValue::from_static("http"),
         other => values.of(&[other.as_bytes()])?,
     };
-    headers.insert(X_FORWARDED_PROTO, scheme);
-    headers.insert(X_FORWARDED_PORT, facts.port());
-    headers.insert(X_FORWARDED_HOST, host);
+    headers.set(X_FORWARDED_PROTO, scheme);
+    headers.set(X_FORWARDED_PORT, facts.port());
+    headers.set(X_FORWARDED_HOST, host);
     let id = values.of(&[facts.request_id.as_bytes()])?;
-    headers.insert(rule.names.request_id.clone(), id);
+    headers.set(rule.names.request_id.clone(), id);
     if rule.forwarded {
         let forwarded = facts.forwarded();
-        headers.insert(FORWARDED, values.of(&[forwarded.as_bytes()])?);
+        headers.set(FORWARDED, values.of(&[forwarded.as_bytes()])?);
     }
     Ok(())
 }
 
-fn set_identity(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) -> Result<(), Refused> {
+fn set_identity(rule: &Rule, facts: &Facts<'_>, headers: &mut Fields) -> Result<(), Refused> {
     let Some(user) = facts.user else {
         return Ok(());
     };
@@ -353,18 +341,18 @@ fn set_identity(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) -> Resu
     } = rule;
     if identity.user {
         let name = encode(&user.name).map_err(Refused::IdentityUnencodable)?;
-        headers.insert(names.user.clone(), name);
+        headers.set(names.user.clone(), name);
     }
     if identity.email
         && let Some(email) = &user.email
     {
         let email = encode(email).map_err(Refused::IdentityUnencodable)?;
-        headers.insert(names.email.clone(), email);
+        headers.set(names.email.clone(), email);
     }
     if identity.groups {
         let groups = encode_list(user.groups.iter().map(|group| &**group));
         if let Some(groups) = groups.map_err(Refused::IdentityUnencodable)? {
-            headers.insert(names.groups.clone(), groups);
+            headers.set(names.groups.clone(), groups);
         }
     }
     Ok(())
@@ -472,12 +460,9 @@ fn is_early(name: &HeaderName) -> bool {
     EARLY.contains(&name) || name.starts_with("content-") || name.starts_with("if-")
 }
 
-fn has_valid_trace(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(TRACEPARENT).iter();
-    let (Some(line), None) = (lines.next(), lines.next()) else {
-        return false;
-    };
-    is_traceparent(line.as_bytes())
+fn has_valid_trace(headers: &Fields) -> bool {
+    let line = field::one(headers, &TRACEPARENT).ok().flatten();
+    line.is_some_and(|line| is_traceparent(line.as_bytes()))
 }
 
 /// Whether this is version 00 of `traceparent` (W3C Trace Context §3.2).
@@ -504,6 +489,8 @@ fn is_traceparent(value: &[u8]) -> bool {
 pub mod fuzzing {
     use std::sync::LazyLock;
 
+    use http::header::COOKIE;
+
     use super::*;
 
     /// A rule with every field set.
@@ -529,8 +516,8 @@ pub mod fuzzing {
     }
 
     /// The fields of `name:value` lines, without those that are none.
-    pub fn fields(lines: &[u8]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    pub fn fields(lines: &[u8]) -> Fields {
+        let mut headers = Fields::new();
         for line in lines.split(|b| *b == b'\n') {
             let mut sides = line.splitn(2, |b| *b == b':');
             let name = sides.next().map(HeaderName::from_bytes);
@@ -578,23 +565,21 @@ pub mod fuzzing {
         let mut headers = fields(lines);
         let (rule, user) = (rule(), user());
         let facts = facts(Some(&user));
-        let mut bare = HeaderMap::new();
+        let mut bare = Fields::new();
         assert_eq!(rewrite(&rule, &facts, &mut bare), Ok(()));
         if rewrite(&rule, &facts, &mut headers).is_err() {
             return;
         }
-        for name in headers.keys() {
-            let reserved = reserved().in_request(name);
-            assert!(!reserved || bare.contains_key(name), "{name} survives");
+        for name in headers.names() {
+            let reservation = reserved().of(name);
+            let reserved = reservation.is_own() || reservation.family;
+            assert!(!reserved || bare.contains(name), "{name} survives");
         }
-        for name in bare.keys() {
-            assert!(
-                headers.get_all(name).iter().eq(bare.get_all(name).iter()),
-                "{name} differs"
-            );
+        for name in bare.names() {
+            assert!(headers.all(name).eq(bare.all(name)), "{name} differs");
         }
-        assert!(!headers.contains_key(AUTHORIZATION));
-        for line in headers.get_all(COOKIE) {
+        assert!(!headers.contains(&AUTHORIZATION));
+        for line in headers.all(&COOKIE) {
             // Of a name that only ends like ours, a backend makes nothing of ours.
             let folded = line.as_bytes().to_ascii_lowercase();
             let mut pairs = folded.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);

@@ -16,7 +16,6 @@
 //!
 //! One pass over the fields present. Adds no name of its own: no `Server`, no `Via`.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::header::{
@@ -24,8 +23,7 @@ use http::header::{
     LOCATION, REFERRER_POLICY, REFRESH, RETRY_AFTER, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use http::response::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::backend::pool::Conn;
 use crate::body::Body;
@@ -34,12 +32,14 @@ use crate::pipeline::forward::{Inbound, InboundParts};
 use crate::pipeline::request_headers::ReservedNames;
 use crate::pure::banner::{BadLine, Lists};
 use crate::pure::connection::Connection;
+use crate::pure::fields::Fields;
 use crate::pure::internal_url::{Internal, Kind, Public};
 use crate::pure::names::Names;
 use crate::pure::table::Table;
 use crate::pure::target::Host;
 use crate::pure::{cookie, hop};
 use crate::record::Record;
+use crate::response::Response;
 use crate::session::Live;
 
 /// The names that give backends away, as shipped.
@@ -48,6 +48,9 @@ const BACKEND_FIELDS: &str = include_str!("response_headers/backend_fields.txt")
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 const SOURCE_MAP: HeaderName = HeaderName::from_static("sourcemap");
 const X_SOURCE_MAP: HeaderName = HeaderName::from_static("x-sourcemap");
+static NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+static STRICT_ORIGIN: HeaderValue = HeaderValue::from_static("strict-origin-when-cross-origin");
+static SAMEORIGIN: HeaderValue = HeaderValue::from_static("SAMEORIGIN");
 
 /// What an application's clients may learn of its backends.
 #[derive(Debug, Clone)]
@@ -126,22 +129,11 @@ pub fn shipped_lists() -> Result<Lists, BadLine> {
     Ok(lists)
 }
 
-/// A response as its client gets it.
-#[derive(Debug)]
-pub struct Cleaned {
-    /// The head.
-    pub head: Parts,
-    /// The backend's content, or none where the gateway's page takes its place.
-    pub body: Body,
-    /// Whose content it is to be.
-    pub content: Content,
-}
-
 /// A response that passed every stage.
 #[derive(Debug)]
 pub struct Passed {
     /// The response.
-    pub response: Response<Body>,
+    pub response: Response,
     /// The backend's side of a WebSocket, and the session it ends with.
     pub switched: Option<(Conn, Option<Arc<Live>>)>,
 }
@@ -158,8 +150,7 @@ pub fn clean(
     seen: &Record,
 ) -> Passed {
     let InboundParts {
-        head,
-        body,
+        response,
         authority,
         switched,
         session,
@@ -168,23 +159,20 @@ pub fn clean(
         scheme: conn.scheme(),
         authority: &authority,
     };
-    let status = head.status;
-    let Cleaned {
-        head,
-        body,
-        content,
-    } = clean_message(rule, reserved, &public, head, body);
+    let status = response.status;
+    let (cleaned, content) = clean_message(rule, reserved, &public, response);
     let response = match content {
-        Content::Backends => Response::from_parts(head, body),
+        Content::Backends => cleaned,
         Content::Ours => {
             let ctx = Context {
                 contact,
                 ..Context::new(asked, seen)
             };
-            let mut page = pages::refusal::instead_of_backend_error(status, &ctx).map(Body::full);
-            for (name, value) in &head.headers {
-                if !page.headers().contains_key(name) {
-                    page.headers_mut().append(name.clone(), value.clone());
+            let mut page = Response::from(pages::refusal::instead_of_backend_error(status, &ctx));
+            let ours = page.fields.clone();
+            for (name, value) in cleaned.fields {
+                if !ours.contains(&name) {
+                    page.fields.append(name, value);
                 }
             }
             page
@@ -196,29 +184,29 @@ pub fn clean(
     }
 }
 
-/// Makes of a backend's response what its client gets. `public` is the origin that the client used.
+/// Makes of a backend's response what its client gets, and says whose content it is to have;
+/// `public` is the origin that the client used.
 pub fn clean_message(
     rule: &Arc<Rule>,
     reserved: &Arc<ReservedNames>,
     public: &Public<'_>,
-    mut head: Parts,
-    body: Body,
-) -> Cleaned {
-    let status = head.status;
+    mut response: Response,
+) -> (Response, Content) {
+    let status = response.status;
     let facts = Facts {
         reserved,
         public: *public,
         status,
     };
-    let content = rewrite(rule, &facts, &mut head.headers);
-    let body = match content {
-        Content::Ours => Body::Empty,
+    let content = rewrite(rule, &facts, &mut response.fields);
+    match (content, &response.body) {
+        (Content::Ours, _) => response.body = Body::Empty,
         // Most content is at hand whole, and without trailers.
-        Content::Backends if !matches!(body, Body::Stream(_)) => body,
-        Content::Backends => {
+        (Content::Backends, Body::Empty | Body::Full(_)) => {}
+        (Content::Backends, Body::Stream(_)) => {
             let (rule, reserved) = (Arc::clone(rule), Arc::clone(reserved));
             let (scheme, authority) = (public.scheme.to_owned(), public.authority.to_owned());
-            body.with_trailers(move |trailers| {
+            response.body = response.body.with_trailers(move |trailers| {
                 let public = Public {
                     scheme: &scheme,
                     authority: &authority,
@@ -229,19 +217,14 @@ pub fn clean_message(
                     status,
                 };
                 clean_trailers(&rule, &facts, trailers);
-            })
+            });
         }
-    };
-    Cleaned {
-        head,
-        body,
-        content,
     }
+    (response, content)
 }
 
 /// Makes of a backend's fields those for the client, and says whose body goes with them.
-pub fn rewrite(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) -> Content {
-    strip_hops(headers);
+pub fn rewrite(rule: &Rule, facts: &Facts<'_>, headers: &mut Fields) -> Content {
     clean_fields(rule, facts, headers);
     let content = rule.content_for(facts.status);
     if content == Content::Ours {
@@ -255,57 +238,18 @@ pub fn rewrite(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) -> Conte
 
 /// Removes from a response's trailers what must not come after the fact, and what gives a backend
 /// away.
-pub fn clean_trailers(rule: &Rule, facts: &Facts<'_>, trailers: &mut HeaderMap) {
-    strip_hops(trailers);
-    let early: Vec<HeaderName> = trailers
-        .keys()
-        .filter(|name| is_early(name))
-        .cloned()
-        .collect();
-    for name in &early {
-        trailers.remove(name);
-    }
+pub fn clean_trailers(rule: &Rule, facts: &Facts<'_>, trailers: &mut Fields) {
+    trailers.retain(|name, _| !is_early(name));
     clean_fields(rule, facts, trailers);
 }
 
-fn strip_hops(headers: &mut HeaderMap) {
+fn clean_fields(rule: &Rule, facts: &Facts<'_>, headers: &mut Fields) {
     // Unlike a client, a backend gains nothing by a line that can't be read: the names that are
     // always the connection's still go.
     let options = hop::connection_options(headers).unwrap_or_default();
-    hop::strip(headers, &options);
-}
-
-fn clean_fields(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) {
-    let mut gone = Vec::new();
-    let mut has_cookies = false;
-    for (name, value) in headers.iter_mut() {
-        if rule.is_dropped(name, facts.reserved)
-            || name == STRICT_TRANSPORT_SECURITY && !facts.is_tls()
-        {
-            gone.push(name.clone());
-        } else if name == SET_COOKIE {
-            has_cookies = true;
-        } else if name == CLEAR_SITE_DATA {
-            match without_cookies(value) {
-                Some(rest) => *value = rest,
-                None => gone.push(name.clone()),
-            }
-        } else if let Some(kind) = kind_of(name)
-            && rule.rewrite_addresses
-            && let Some(rewritten) = rule.internal.rewrite(value.as_bytes(), kind, &facts.public)
-        {
-            match HeaderValue::from_bytes(&rewritten) {
-                Ok(rewritten) => *value = rewritten,
-                Err(_) => gone.push(name.clone()),
-            }
-        }
-    }
-    for name in &gone {
-        headers.remove(name);
-    }
-    if has_cookies {
-        clean_cookies(rule, facts, headers);
-    }
+    headers.retain(|name, value| {
+        !hop::is_hop_by_hop(name, &options) && rule.leaves(facts, name, value)
+    });
 }
 
 impl Rule {
@@ -317,8 +261,41 @@ impl Rule {
         }
     }
 
+    /// Whether a line leaves, with its value as the client gets it.
+    fn leaves(&self, facts: &Facts<'_>, name: &HeaderName, value: &mut HeaderValue) -> bool {
+        if self.is_dropped(name, facts.reserved)
+            || name == STRICT_TRANSPORT_SECURITY && !facts.is_tls()
+        {
+            return false;
+        }
+        let rewritten = if name == SET_COOKIE {
+            match cleaned_cookie(self, facts, value) {
+                Some(line) => line,
+                None => return false,
+            }
+        } else if name == CLEAR_SITE_DATA {
+            match without_cookies(value) {
+                Some(rest) => rest,
+                None => return false,
+            }
+        } else if self.rewrite_addresses
+            && let Some(kind) = kind_of(name)
+            && let Some(rewritten) = self.internal.rewrite(value.as_bytes(), kind, &facts.public)
+        {
+            match HeaderValue::from_bytes(&rewritten) {
+                Ok(rewritten) => rewritten,
+                Err(_) => return false,
+            }
+        } else {
+            return true;
+        };
+        *value = rewritten;
+        true
+    }
+
     fn is_dropped(&self, name: &HeaderName, reserved: &ReservedNames) -> bool {
-        if reserved.is_identity(name) || self.remove.contains(name) {
+        let reservation = reserved.of(name);
+        if reservation.identity || self.remove.contains(name) {
             return true;
         }
         if self.keep.contains(name) {
@@ -326,10 +303,10 @@ impl Rule {
         }
         let listed = match self.mode {
             Mode::Off => false,
-            Mode::Strip => self.lists.strip.contains(name) && !self.lists.keep.contains(name),
-            Mode::Allowlist => !self.lists.allow.contains(name) && !self.lists.keep.contains(name),
+            Mode::Strip => self.lists.of(name).stripped,
+            Mode::Allowlist => !self.lists.of(name).allowed,
         };
-        listed || reserved.in_families(name)
+        listed || reservation.family
     }
 }
 
@@ -386,18 +363,6 @@ fn without_cookies(value: &HeaderValue) -> Option<HeaderValue> {
     }
 }
 
-fn clean_cookies(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) {
-    let lines: Vec<HeaderValue> = headers
-        .get_all(SET_COOKIE)
-        .iter()
-        .filter_map(|line| cleaned_cookie(rule, facts, line))
-        .collect();
-    headers.remove(SET_COOKIE);
-    for line in lines {
-        headers.append(SET_COOKIE, line);
-    }
-}
-
 /// A `Set-Cookie` line as the client gets it, or `None` where it gets none.
 fn cleaned_cookie(rule: &Rule, facts: &Facts<'_>, line: &HeaderValue) -> Option<HeaderValue> {
     let bytes = line.as_bytes();
@@ -448,38 +413,24 @@ fn is_ours(pair: &[u8]) -> bool {
 }
 
 /// Leaves what is true of the answer whatever its body: the page of the gateway describes itself.
-fn keep_beside_our_page(headers: &mut HeaderMap) {
-    let gone: HashSet<HeaderName> = headers
-        .keys()
-        .filter(|name| {
-            let cross_origin = name.as_str().starts_with("access-control-");
-            !(cross_origin || *name == RETRY_AFTER || *name == SET_COOKIE)
-        })
-        .cloned()
-        .collect();
-    for name in &gone {
-        headers.remove(name);
-    }
+fn keep_beside_our_page(headers: &mut Fields) {
+    headers.retain(|name, _| {
+        let cross_origin = name.as_str().starts_with("access-control-");
+        cross_origin || name == RETRY_AFTER || name == SET_COOKIE
+    });
 }
 
-fn protect(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) {
+fn protect(rule: &Rule, facts: &Facts<'_>, headers: &mut Fields) {
     if let Some(hsts) = &rule.hsts
         && facts.is_tls()
     {
-        headers
-            .entry(STRICT_TRANSPORT_SECURITY)
-            .or_insert_with(|| hsts.clone());
+        headers.set_if_missing(STRICT_TRANSPORT_SECURITY, hsts);
     }
     if !rule.protect {
         return;
     }
-    let mut set = |name, value| {
-        headers
-            .entry(name)
-            .or_insert(HeaderValue::from_static(value));
-    };
-    set(X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(REFERRER_POLICY, "strict-origin-when-cross-origin");
+    headers.set_if_missing(X_CONTENT_TYPE_OPTIONS, &NOSNIFF);
+    headers.set_if_missing(REFERRER_POLICY, &STRICT_ORIGIN);
     let frames = |policy: &HeaderValue| {
         let wanted = b"frame-ancestors";
         policy
@@ -487,10 +438,8 @@ fn protect(rule: &Rule, facts: &Facts<'_>, headers: &mut HeaderMap) {
             .windows(wanted.len())
             .any(|w| w.eq_ignore_ascii_case(wanted))
     };
-    if !headers.get_all(CONTENT_SECURITY_POLICY).iter().any(frames) {
-        headers
-            .entry(X_FRAME_OPTIONS)
-            .or_insert(HeaderValue::from_static("SAMEORIGIN"));
+    if !headers.all(&CONTENT_SECURITY_POLICY).any(frames) {
+        headers.set_if_missing(X_FRAME_OPTIONS, &SAMEORIGIN);
     }
 }
 
@@ -648,11 +597,9 @@ pub mod fuzzing {
             let rule = Rule { mode, ..rule() };
             let mut once = headers.clone();
             rewrite(&rule, &facts(StatusCode::OK), &mut once);
-            for (name, value) in &once {
-                assert!(
-                    !request_headers::fuzzing::reserved().is_identity(name),
-                    "{name} survives"
-                );
+            for (name, value) in once.iter() {
+                let reservation = request_headers::fuzzing::reserved().of(name);
+                assert!(!reservation.identity, "{name} survives");
                 let stripped = rule.lists.strip.contains(name) && !rule.lists.keep.contains(name);
                 assert!(mode == Mode::Off || !stripped, "{name} survives");
                 assert!(

@@ -26,7 +26,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::HeaderMap;
 use http::header::ORIGIN;
 
 use crate::identity::provider::{Kind, Methods, named, some_of};
@@ -34,6 +33,7 @@ use crate::identity::{Failure, Identity};
 use crate::pure::cookie::{self, BadCookies};
 use crate::pure::credential::{BadCredential, Credential};
 use crate::pure::field;
+use crate::pure::fields::Fields;
 use crate::pure::head::Head;
 use crate::pure::identity::User;
 use crate::pure::return_to::OWN_PAGES;
@@ -293,7 +293,7 @@ enum Authorization {
 }
 
 impl Authorization {
-    fn read(headers: &HeaderMap) -> Result<Self, Refused> {
+    fn read(headers: &Fields) -> Result<Self, Refused> {
         match Credential::of(headers) {
             Ok(None | Some(Credential::Other)) => Ok(Self::None),
             Ok(Some(basic @ Credential::Basic { .. })) => Ok(Self::Basic(Some(basic))),
@@ -338,7 +338,7 @@ async fn find(
     rule: &Rule,
     identity: &Identity,
     client: IpAddr,
-    headers: &HeaderMap,
+    headers: &Fields,
     now: SystemTime,
 ) -> Result<Found, Refused> {
     let authorization = Authorization::read(headers)?;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::names::Names;
+use http::HeaderName;
+
+use super::names::{Known, Names};
 
 /// What a file of names says.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +17,16 @@ pub struct Lists {
     pub allow: Names,
     /// Cookies that name a machine.
     pub cookies: Names,
+    known: Known<Listed>,
+}
+
+/// What the lists say of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// It leaves no response in mode `strip`.
+    pub stripped: bool,
+    /// It leaves a response in mode `allowlist`.
+    pub allowed: bool,
 }
 
 /// A line of such a file that can't be read.
@@ -42,7 +54,7 @@ impl Lists {
     /// Adds what a file says: sections in brackets, names parted by white space, `#` comments.
     ///
     /// # Errors
-    /// The first word that is no name or section; what stands before it has been added.
+    /// The first word that is no name or section; the lists are of no use then.
     pub fn add(&mut self, text: &str) -> Result<(), BadLine> {
         let mut section = None;
         for (line, text) in (1_u32..).zip(text.lines()) {
@@ -63,7 +75,21 @@ impl Lists {
                 self.list(section).insert(word).map_err(bad)?;
             }
         }
+        self.known = Known::of(|name| self.look_up(name));
         Ok(())
+    }
+
+    /// What the lists say of a field.
+    pub fn of(&self, name: &HeaderName) -> Listed {
+        self.known.get(name).unwrap_or_else(|| self.look_up(name))
+    }
+
+    fn look_up(&self, name: &HeaderName) -> Listed {
+        let kept = self.keep.contains(name);
+        Listed {
+            stripped: !kept && self.strip.contains(name),
+            allowed: kept || self.allow.contains(name),
+        }
     }
 
     const fn list(&mut self, section: Section) -> &mut Names {

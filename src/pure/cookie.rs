@@ -5,8 +5,9 @@
 
 use bytes::Bytes;
 use cookie::{Cookie, SameSite};
-use http::header::COOKIE;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
+
+use super::fields::Fields;
 
 /// What the names of all our cookies begin with. `__Host-` makes browsers keep them to one host, to
 /// https and to `/`.
@@ -16,6 +17,7 @@ pub const SESSION: &str = "__Host-portcullis_session";
 /// The cookie that binds a sign-in form to a browser.
 pub const SIGN_IN: &str = "__Host-portcullis_sign_in";
 
+static COOKIE: HeaderName = header::COOKIE;
 /// Bytes of all cookies of a request.
 const MOST_BYTES: usize = 16 * 1024;
 /// Cookies of a request.
@@ -32,8 +34,8 @@ pub enum BadCookies {
     Malformed,
 }
 
-fn pairs(headers: &HeaderMap) -> Result<impl Iterator<Item = &[u8]>, BadCookies> {
-    let lines = || headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+fn pairs(headers: &Fields) -> Result<impl Iterator<Item = &[u8]>, BadCookies> {
+    let lines = || headers.all(&COOKIE).map(HeaderValue::as_bytes);
     let bytes = lines().map(<[u8]>::len).fold(0, usize::saturating_add);
     let count = lines().map(|line| memchr::memchr_iter(b';', line).count().saturating_add(1));
     if bytes > MOST_BYTES || count.fold(0, usize::saturating_add) > MOST_COOKIES {
@@ -55,8 +57,8 @@ fn pairs(headers: &HeaderMap) -> Result<impl Iterator<Item = &[u8]>, BadCookies>
 ///
 /// # Errors
 /// [`BadCookies`].
-pub fn ours<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, BadCookies> {
-    if !headers.contains_key(COOKIE) {
+pub fn ours<'h>(headers: &'h Fields, name: &str) -> Result<Option<&'h str>, BadCookies> {
+    if !headers.contains(&COOKIE) {
         return Ok(None);
     }
     let mut found = None;
@@ -103,15 +105,15 @@ fn letters(text: &[u8]) -> impl Iterator<Item = u8> {
         .map(u8::to_ascii_lowercase)
 }
 
-/// The cookies for a backend in one line: all but ours.
+/// Takes our cookies out, and joins the others in one line.
 ///
 /// # Errors
 /// [`BadCookies::TooMany`].
-pub fn without_ours(headers: &HeaderMap) -> Result<Option<HeaderValue>, BadCookies> {
-    let mut lines = headers.get_all(COOKIE).iter();
-    let (Some(first), more) = (lines.next(), lines.next()) else {
-        return Ok(None);
-    };
+pub fn drop_ours(headers: &mut Fields) -> Result<(), BadCookies> {
+    let lines = headers.all(&COOKIE).count();
+    if lines == 0 {
+        return Ok(());
+    }
     let mut line = Vec::new();
     let mut dropped = false;
     for pair in pairs(headers)?.filter(|pair| !pair.is_empty()) {
@@ -124,16 +126,17 @@ pub fn without_ours(headers: &HeaderMap) -> Result<Option<HeaderValue>, BadCooki
         }
         line.extend_from_slice(pair);
     }
-    if more.is_none() && !dropped {
-        return Ok(Some(first.clone()));
+    if lines == 1 && !dropped {
+        return Ok(());
     }
-    if line.is_empty() {
-        return Ok(None);
+    headers.remove(&COOKIE);
+    if !line.is_empty() {
+        let line = Bytes::from(line);
+        let mut line = HeaderValue::from_maybe_shared(line).map_err(|_| BadCookies::Malformed)?;
+        line.set_sensitive(true);
+        headers.append(header::COOKIE, line);
     }
-    let mut line =
-        HeaderValue::from_maybe_shared(Bytes::from(line)).map_err(|_| BadCookies::Malformed)?;
-    line.set_sensitive(true);
-    Ok(Some(line))
+    Ok(())
 }
 
 /// `Set-Cookie` for one of ours, until the browser closes.
@@ -170,26 +173,24 @@ pub mod fuzzing {
 
     /// No cookie of ours survives, and reading what is left twice changes nothing.
     pub fn cookie(data: &[u8]) {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for line in data.split(|byte| *byte == b'\n') {
             if let Ok(value) = HeaderValue::from_bytes(line) {
-                headers.append(COOKIE, value);
+                headers.append(header::COOKIE, value);
             }
         }
         let _ = ours(&headers, SESSION);
-        let Ok(Some(left)) = without_ours(&headers) else {
+        if drop_ours(&mut headers).is_err() || headers.is_empty() {
             return;
-        };
-        headers.clear();
-        headers.insert(COOKIE, left.clone());
-        assert!(matches!(ours(&headers, SESSION), Ok(None)), "{left:?}");
-        assert!(
-            !left
-                .as_bytes()
-                .split(|byte| *byte == b';')
-                .any(|pair| is_reserved(split(pair).0))
-        );
-        assert_eq!(without_ours(&headers), Ok(Some(left)));
+        }
+        assert!(matches!(ours(&headers, SESSION), Ok(None)), "{headers:?}");
+        let once = headers.clone();
+        let mut left = once
+            .all(&COOKIE)
+            .flat_map(|line| line.as_bytes().split(|b| *b == b';'));
+        assert!(!left.any(|pair| is_reserved(split(pair).0)));
+        assert_eq!(drop_ours(&mut headers), Ok(()));
+        assert_eq!(headers, once);
     }
 }
 
@@ -198,11 +199,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn headers(lines: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    fn headers(lines: &[&str]) -> Fields {
+        let mut headers = Fields::new();
         for line in lines {
-            headers.append(COOKIE, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+            headers.append(
+                header::COOKIE,
+                HeaderValue::from_bytes(line.as_bytes()).unwrap(),
+            );
         }
+        headers
+    }
+
+    fn left_of(lines: &[&str]) -> Fields {
+        let mut headers = headers(lines);
+        drop_ours(&mut headers).unwrap();
         headers
     }
 
@@ -249,17 +259,11 @@ mod tests {
             "\"__Host-portcullis_session\"",
             "__Host_portcullis.session",
         ] {
-            let got = without_ours(&headers(&[&format!("a=1; {name}=x"), "b=2"])).unwrap();
-            assert_eq!(got.unwrap(), "a=1; b=2", "{name}");
+            let lines = [&*format!("a=1; {name}=x"), "b=2"];
+            assert_eq!(left_of(&lines), headers(&["a=1; b=2"]), "{name}");
         }
-        assert_eq!(
-            without_ours(&headers(&["__Host-portcullis_session=x"])),
-            Ok(None)
-        );
-        assert_eq!(
-            without_ours(&headers(&["a=1;  b=2"])).unwrap().unwrap(),
-            "a=1;  b=2"
-        );
+        assert!(left_of(&["__Host-portcullis_session=x"]).is_empty());
+        assert_eq!(left_of(&["a=1;  b=2"]), headers(&["a=1;  b=2"]));
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::field;
+use super::fields::Fields;
 
 /// Bytes of a user's name or password.
 const MOST_BYTES: usize = 1024;
@@ -44,7 +45,7 @@ impl Credential {
     ///
     /// # Errors
     /// [`BadCredential`].
-    pub fn of(headers: &HeaderMap) -> Result<Option<Self>, BadCredential> {
+    pub fn of(headers: &Fields) -> Result<Option<Self>, BadCredential> {
         let value = field::one(headers, &AUTHORIZATION).map_err(|_| BadCredential::Repeated)?;
         value.map(Self::parse).transpose()
     }
@@ -169,7 +170,7 @@ mod tests {
             assert_eq!(read(bad).err(), Some(BadCredential::Bearer), "{bad}");
         }
         assert_eq!(read("").err(), Some(BadCredential::Scheme));
-        let mut twice = HeaderMap::new();
+        let mut twice = Fields::new();
         twice.append(AUTHORIZATION, HeaderValue::from_static("Bearer a"));
         twice.append(AUTHORIZATION, HeaderValue::from_static("Bearer a"));
         assert_eq!(Credential::of(&twice).err(), Some(BadCredential::Repeated));

@@ -1,10 +1,12 @@
 //! Field syntax (RFC 9110 §5): one value or refuse, lists, tokens.
 //!
-//! [`one`] is the single way to read a field that may come once: `HeaderMap::get` sees the first
-//! line only, and the backend might see the last (H11).
+//! [`one`] is the single way to read a field that may come once: who reads the first line only reads
+//! another one than a backend that reads the last (H11).
 
 use http::header;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
+
+use super::fields::Fields;
 
 /// A field that may come once came twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,10 +21,10 @@ pub struct BadList;
 /// # Errors
 /// [`Repeated`] when there are several lines.
 pub fn one<'h>(
-    headers: &'h HeaderMap,
+    headers: &'h Fields,
     name: &HeaderName,
 ) -> Result<Option<&'h HeaderValue>, Repeated> {
-    let mut lines = headers.get_all(name).iter();
+    let mut lines = headers.all(name);
     match (lines.next(), lines.next()) {
         (first, None) => Ok(first),
         (_, Some(_)) => Err(Repeated),
@@ -30,7 +32,7 @@ pub fn one<'h>(
 }
 
 /// Request fields that may come once; a second line is read by some and not by others.
-const SINGLETONS: [HeaderName; 20] = [
+static SINGLETONS: [HeaderName; 20] = [
     header::AUTHORIZATION,
     header::CONTENT_ENCODING,
     header::CONTENT_LOCATION,
@@ -57,13 +59,14 @@ const SINGLETONS: [HeaderName; 20] = [
 ///
 /// # Errors
 /// [`Repeated`].
-pub fn no_repeats(headers: &HeaderMap) -> Result<(), Repeated> {
-    if headers.len() == headers.keys_len() {
-        return Ok(());
+pub fn no_repeats(headers: &Fields) -> Result<(), Repeated> {
+    let mut names = headers.names();
+    while let Some(name) = names.next() {
+        if names.clone().any(|later| later == name) && SINGLETONS.contains(name) {
+            return Err(Repeated);
+        }
     }
-    SINGLETONS
-        .iter()
-        .try_for_each(|name| one(headers, name).map(drop))
+    Ok(())
 }
 
 /// The elements of a comma-separated list, over all lines; empty ones are left out (RFC 9110
@@ -71,9 +74,9 @@ pub fn no_repeats(headers: &HeaderMap) -> Result<(), Repeated> {
 ///
 /// # Errors
 /// [`BadList`] for an unfinished quoted string.
-pub fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Vec<&'h [u8]>, BadList> {
+pub fn list<'h>(headers: &'h Fields, name: &HeaderName) -> Result<Vec<&'h [u8]>, BadList> {
     let mut elements = Vec::new();
-    for line in headers.get_all(name) {
+    for line in headers.all(name) {
         split_list(line.as_bytes(), b',', &mut elements)?;
     }
     Ok(elements)
@@ -209,13 +212,13 @@ mod tests {
 
     #[test]
     fn h11_a_second_line_of_a_single_field_refuses() {
-        for name in SINGLETONS {
-            let mut headers = HeaderMap::new();
-            headers.append(&name, HeaderValue::from_static("a"));
+        for name in &SINGLETONS {
+            let mut headers = Fields::new();
+            headers.append(name.clone(), HeaderValue::from_static("a"));
             assert_eq!(no_repeats(&headers), Ok(()));
-            headers.append(&name, HeaderValue::from_static("a"));
+            headers.append(name.clone(), HeaderValue::from_static("a"));
             assert_eq!(
-                (no_repeats(&headers), one(&headers, &name)),
+                (no_repeats(&headers), one(&headers, name)),
                 (Err(Repeated), Err(Repeated)),
                 "{name}"
             );
@@ -224,15 +227,18 @@ mod tests {
 
     #[test]
     fn commas_in_quotes_do_not_separate() {
-        let mut headers = HeaderMap::new();
-        headers.append("a", HeaderValue::from_static("x, \"a, \\\"b\" ,, y"));
-        headers.append("a", HeaderValue::from_static("z"));
         let name = HeaderName::from_static("a");
+        let mut headers = Fields::new();
+        headers.append(
+            name.clone(),
+            HeaderValue::from_static("x, \"a, \\\"b\" ,, y"),
+        );
+        headers.append(name.clone(), HeaderValue::from_static("z"));
         assert_eq!(
             list(&headers, &name),
             Ok(vec![&b"x"[..], b"\"a, \\\"b\"", b"y", b"z"])
         );
-        headers.append("a", HeaderValue::from_static("\"open"));
+        headers.append(name.clone(), HeaderValue::from_static("\"open"));
         assert_eq!(list(&headers, &name), Err(BadList));
     }
 

@@ -10,8 +10,9 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 
+use crate::pure::fields::Fields;
 use crate::pure::{cidr, field};
 
 /// All lines of the field together; forty hops in their longest form.
@@ -86,7 +87,7 @@ impl std::error::Error for BadHop {}
 /// The peer is trusted and what it says can't be read.
 pub fn client(
     peer: IpAddr,
-    headers: &HeaderMap,
+    headers: &Fields,
     which: Header,
     trusted: &cidr::Set,
 ) -> Result<IpAddr, BadHop> {
@@ -94,13 +95,13 @@ pub fn client(
     if !trusted.contains(client) {
         return Ok(client);
     }
-    let lines = headers.get_all(which.name());
-    let bytes = lines.iter().map(HeaderValue::len);
+    let lines = headers.all(which.name());
+    let bytes = lines.clone().map(HeaderValue::len);
     if bytes.fold(0, usize::saturating_add) > MAX_BYTES {
         return Err(BadHop::TooLong);
     }
     let mut hops = 0_usize;
-    for line in lines.iter().rev() {
+    for line in lines.rev() {
         for hop in elements(line.as_bytes(), which)?.into_iter().rev() {
             hops = hops.saturating_add(1);
             if hops > MAX_HOPS {
@@ -220,10 +221,10 @@ pub mod fuzzing {
         let peer: IpAddr = "10.0.0.1".parse().unwrap();
         let outside: IpAddr = "192.0.2.1".parse().unwrap();
 
-        let mut written = HeaderMap::new();
+        let mut written = Fields::new();
         for line in text.split(|byte| *byte == b'\n') {
             if let Ok(value) = HeaderValue::from_bytes(line) {
-                written.append(which.name(), value);
+                written.append(which.name().clone(), value);
             }
         }
         assert_eq!(client(outside, &written, which, &trusted), Ok(outside));
@@ -232,7 +233,7 @@ pub mod fuzzing {
         }
 
         let mut in_a_line = written.clone();
-        in_a_line.append(which.name(), HeaderValue::from_static(added));
+        in_a_line.append(which.name().clone(), HeaderValue::from_static(added));
         let answer = client(peer, &in_a_line, which, &trusted);
         assert!(
             [Ok(truth), Err(BadHop::TooLong)].contains(&answer),
@@ -241,7 +242,7 @@ pub mod fuzzing {
 
         let joined = [text, b", ", added.as_bytes()].concat();
         if let Ok(value) = HeaderValue::from_bytes(&joined) {
-            let headers = HeaderMap::from_iter([(which.name().clone(), value)]);
+            let headers = Fields::from_iter([(which.name().clone(), value)]);
             let answer = client(peer, &headers, which, &trusted);
             let refused = match which {
                 Header::XForwardedFor => answer == Err(BadHop::TooLong),
@@ -445,7 +446,7 @@ mod tests {
         let trusted: cidr::Set = [cidr::parse_network("10.0.0.0/8").unwrap()]
             .into_iter()
             .collect();
-        let headers = HeaderMap::from_iter([(
+        let headers = Fields::from_iter([(
             XForwardedFor.name().clone(),
             HeaderValue::from_static("203.0.113.9"),
         )]);

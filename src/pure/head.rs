@@ -9,9 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{
     EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use http::{HeaderName, HeaderValue, Method, Version};
 
 use super::field;
+use super::fields::Fields;
 use super::hop;
 use super::http1::{self, Framing, Malformed};
 use super::target::{Authority, BadTarget, Target};
@@ -28,7 +29,7 @@ pub struct Head {
     /// The path and query.
     pub target: Target,
     /// Every field but those of the connection: no Host, framing, Expect or hop-by-hop field.
-    pub headers: HeaderMap,
+    pub headers: Fields,
     /// How much content follows.
     pub content: Content,
     /// The handshake, when this is one.
@@ -56,7 +57,7 @@ pub struct WebSocket;
 
 /// Whether a 101 with the fields of `response` answers the handshake of `request` and no other
 /// (RFC 6455 §4.2.2).
-pub fn is_accepted(request: &HeaderMap, response: &HeaderMap) -> bool {
+pub fn is_accepted(request: &Fields, response: &Fields) -> bool {
     const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     let (Ok(Some(key)), Ok(Some(accept))) = (
         field::one(request, &SEC_WEBSOCKET_KEY),
@@ -157,7 +158,7 @@ pub fn from_http1(head: http1::RequestHead) -> Result<Head, Refused> {
             Target::parse(if rest.is_empty() { b"/" } else { rest })?
         }
     };
-    headers.remove(HOST);
+    headers.remove(&HOST);
     let content = match framing {
         Framing::None => Content::None,
         Framing::Length(0) => Content::Length(0),
@@ -193,7 +194,7 @@ pub fn from_http2(
     scheme: Option<&str>,
     authority: Option<&[u8]>,
     path: &[u8],
-    mut headers: HeaderMap,
+    mut headers: Fields,
     ends: bool,
 ) -> Result<Head, Refused> {
     if !matches!(scheme, Some("https" | "http")) {
@@ -214,7 +215,7 @@ pub fn from_http2(
             authority
         }
     };
-    headers.remove(HOST);
+    headers.remove(&HOST);
     let target = Target::parse(path)?;
     // RFC 9113 §8.2.2: connection-specific fields make an HTTP/2 request malformed.
     const CONNECTION_SPECIFIC: [&str; 5] = [
@@ -225,7 +226,7 @@ pub fn from_http2(
         "upgrade",
     ];
     if headers
-        .keys()
+        .names()
         .any(|name| CONNECTION_SPECIFIC.contains(&name.as_str()))
     {
         return Err(Refused::Connection);
@@ -301,14 +302,14 @@ fn method(text: &[u8]) -> Result<Method, Refused> {
     Method::from_bytes(text).map_err(|_| Refused::Method)
 }
 
-fn expectation(headers: &mut HeaderMap) -> Result<bool, Refused> {
+fn expectation(headers: &mut Fields) -> Result<bool, Refused> {
     let expectation = field::one(headers, &EXPECT).map_err(|_| Refused::Expectation)?;
     let expects = match expectation {
-        None => false,
+        None => return Ok(false),
         Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => true,
         Some(_) => return Err(Refused::Expectation),
     };
-    headers.remove(EXPECT);
+    headers.remove(&EXPECT);
     Ok(expects)
 }
 
@@ -316,12 +317,12 @@ fn expectation(headers: &mut HeaderMap) -> Result<bool, Refused> {
 fn upgrade(
     method: &Method,
     version: Version,
-    headers: &HeaderMap,
+    headers: &Fields,
     options: &hop::Options,
     content: Content,
 ) -> Result<Option<WebSocket>, Refused> {
     const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-    if headers.contains_key(HTTP2_SETTINGS) || options.contains("http2-settings") {
+    if headers.contains(&HTTP2_SETTINGS) || options.contains("http2-settings") {
         return Err(Refused::Upgrade);
     }
     let asked = options.contains("upgrade");
@@ -459,13 +460,13 @@ mod tests {
             Refused::Expectation
         );
         let head = with("Content-Length: 3\r\nExpect: 100-Continue\r\n").unwrap();
-        assert!(head.expects_continue && !head.headers.contains_key(EXPECT));
+        assert!(head.expects_continue && !head.headers.contains(&EXPECT));
     }
 
     #[test]
     fn http2_authority_and_host_agree_or_refuse() {
         let ask = |authority: Option<&str>, hosts: &[&str]| {
-            let mut headers = HeaderMap::new();
+            let mut headers = Fields::new();
             for host in hosts {
                 headers.append(HOST, host.parse().unwrap());
             }

@@ -3,10 +3,11 @@
 //! Every `Connection` line counts, in any case of letters: those who read the first line only let
 //! a second one name away, or keep, what it liked (H10).
 
+use http::HeaderName;
 use http::header;
-use http::{HeaderMap, HeaderName};
 
 use super::field;
+use super::fields::Fields;
 
 /// Options that one message may state.
 const MOST_OPTIONS: usize = 32;
@@ -30,7 +31,7 @@ impl Options {
 ///
 /// # Errors
 /// [`BadConnection`].
-pub fn connection_options(headers: &HeaderMap) -> Result<Options, BadConnection> {
+pub fn connection_options(headers: &Fields) -> Result<Options, BadConnection> {
     match field::one(headers, &header::CONNECTION) {
         Ok(None) => return Ok(Options::default()),
         // What almost every backend says.
@@ -71,16 +72,15 @@ static DECIDING: [HeaderName; 4] = [
     HeaderName::from_static("x-forwarded-for"),
 ];
 
+/// Whether a field is the connection's, always or because `options` name it.
+pub fn is_hop_by_hop(name: &HeaderName, options: &Options) -> bool {
+    HOP_BY_HOP.contains(name) || options.0.contains(name) && !DECIDING.contains(name)
+}
+
 /// Removes the fields of the connection, and those that `options` name. Framing and Host are not
 /// among them: whoever reads a message takes those out itself.
-pub fn strip(headers: &mut HeaderMap, options: &Options) {
-    // Most messages have none: one look at each field costs less than a look-up for each name.
-    let strips = |name: &HeaderName| {
-        HOP_BY_HOP.contains(name) || options.0.contains(name) && !DECIDING.contains(name)
-    };
-    while let Some(name) = headers.keys().find(|name| strips(name)).cloned() {
-        headers.remove(name);
-    }
+pub fn strip(headers: &mut Fields, options: &Options) {
+    headers.retain(|name, _| !is_hop_by_hop(name, options));
 }
 
 #[cfg(test)]
@@ -88,18 +88,14 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    fn headers(fields: &[(&'static str, &'static str)]) -> Fields {
         let pairs = fields.iter().map(|(name, value)| {
             (
                 HeaderName::from_static(name),
                 HeaderValue::from_static(value),
             )
         });
-        let mut headers = HeaderMap::new();
-        pairs.for_each(|(name, value)| {
-            headers.append(name, value);
-        });
-        headers
+        pairs.collect()
     }
 
     #[test]
@@ -117,7 +113,7 @@ mod tests {
         assert!(options.contains("close") && options.contains("x-two"));
         strip(&mut headers, &options);
         assert_eq!(
-            headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            headers.names().map(HeaderName::as_str).collect::<Vec<_>>(),
             ["x-three"]
         );
     }
@@ -125,16 +121,16 @@ mod tests {
     #[test]
     fn a_connection_that_is_no_list_of_names_is_refused() {
         for bad in ["a b", "\"open", "a;b", "a,(", "\u{e9}"] {
-            let mut headers = HeaderMap::new();
+            let mut headers = Fields::new();
             headers.append(
-                "connection",
+                header::CONNECTION,
                 HeaderValue::from_bytes(bad.as_bytes()).unwrap(),
             );
             assert_eq!(connection_options(&headers), Err(BadConnection), "{bad}");
         }
-        let mut many = HeaderMap::new();
+        let mut many = Fields::new();
         many.append(
-            "connection",
+            header::CONNECTION,
             HeaderValue::try_from("a,".repeat(33)).unwrap(),
         );
         assert_eq!(connection_options(&many), Err(BadConnection));

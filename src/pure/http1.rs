@@ -6,9 +6,10 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use http::{HeaderName, HeaderValue, StatusCode, Version};
 
 use super::field;
+use super::fields::Fields;
 
 /// Bounds on a message's head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,8 +115,8 @@ pub struct RequestHead {
     pub target: Bytes,
     /// HTTP/1.1 or HTTP/1.0.
     pub version: Version,
-    /// Every field line in order of name.
-    pub headers: HeaderMap,
+    /// Every field line.
+    pub headers: Fields,
 }
 
 /// A response's head as sent.
@@ -126,7 +127,7 @@ pub struct ResponseHead {
     /// HTTP/1.1 or HTTP/1.0.
     pub version: Version,
     /// Every field line.
-    pub headers: HeaderMap,
+    pub headers: Fields,
 }
 
 /// Looks for the end of a head without reading a byte twice.
@@ -253,8 +254,8 @@ fn fields(
     mut rest: &[u8],
     most: usize,
     too_many: Malformed,
-) -> Result<HeaderMap, Malformed> {
-    let mut headers = HeaderMap::with_capacity(16);
+) -> Result<Fields, Malformed> {
+    let mut headers = Fields::with_capacity(16);
     let mut count = 0_usize;
     loop {
         let end = memchr::memchr(b'\r', rest).ok_or(Malformed::BareLineFeed)?;
@@ -306,7 +307,7 @@ pub enum Framing {
 ///
 /// # Errors
 /// Anything but no length, one length, or one `chunked`.
-pub fn request_framing(version: Version, headers: &mut HeaderMap) -> Result<Framing, Malformed> {
+pub fn request_framing(version: Version, headers: &mut Fields) -> Result<Framing, Malformed> {
     match declared(version, headers)? {
         (true, _) => Ok(Framing::Chunked),
         (false, None) => Ok(Framing::None),
@@ -338,7 +339,7 @@ pub fn response_framing(
     })
 }
 
-fn declared(version: Version, headers: &mut HeaderMap) -> Result<(bool, Option<u64>), Malformed> {
+fn declared(version: Version, headers: &mut Fields) -> Result<(bool, Option<u64>), Malformed> {
     let coding =
         field::one(headers, &TRANSFER_ENCODING).map_err(|_| Malformed::TransferEncoding)?;
     let length = field::one(headers, &CONTENT_LENGTH).map_err(|_| Malformed::ContentLength)?;
@@ -352,8 +353,9 @@ fn declared(version: Version, headers: &mut HeaderMap) -> Result<(bool, Option<u
     let length = length
         .map(|value| decimal(value.as_bytes()).ok_or(Malformed::ContentLength))
         .transpose()?;
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(CONTENT_LENGTH);
+    if chunked || length.is_some() {
+        headers.retain(|name, _| name != TRANSFER_ENCODING && name != CONTENT_LENGTH);
+    }
     Ok((chunked, length))
 }
 
@@ -393,7 +395,7 @@ pub enum Piece {
     /// Content.
     Data(Bytes),
     /// The trailer section; the last piece of a message that has one.
-    Trailers(HeaderMap),
+    Trailers(Fields),
     /// Nothing without more bytes.
     More,
     /// The message is complete; what is left in the buffer is not of it.
@@ -521,7 +523,7 @@ impl Chunked {
                         TRAILER_FIELDS,
                         Malformed::TrailersTooLarge,
                     )?;
-                    if trailers.keys().any(forbidden_in_trailers) {
+                    if trailers.names().any(forbidden_in_trailers) {
                         return Err(Malformed::ForbiddenTrailer);
                     }
                     return Ok(Piece::Trailers(trailers));
@@ -619,7 +621,7 @@ pub mod fuzzing {
         written.push(b' ');
         written.extend_from_slice(&read.target);
         written.extend_from_slice(format!(" {:?}\r\n", read.version).as_bytes());
-        for (name, value) in &read.headers {
+        for (name, value) in read.headers.iter() {
             written.extend_from_slice(name.as_ref());
             written.extend_from_slice(b": ");
             written.extend_from_slice(value.as_bytes());
@@ -669,7 +671,7 @@ pub mod fuzzing {
     }
 
     /// Content, trailers and whether it ended, with how much was left over.
-    type Decoded = Result<(Vec<u8>, Option<HeaderMap>, bool), Malformed>;
+    type Decoded = Result<(Vec<u8>, Option<Fields>, bool), Malformed>;
 
     fn decode(data: &[u8], step: usize) -> Decoded {
         let mut decoder = Chunked::default();
@@ -721,7 +723,7 @@ mod tests {
             (&head.method[..], &head.target[..]),
             (&b"GET"[..], &b"/a?b"[..])
         );
-        assert_eq!(head.headers["a"], "b");
+        assert!(head.headers.named("a").eq(["b"]));
     }
 
     #[test]
@@ -824,7 +826,7 @@ mod tests {
     fn chunks_and_trailers_are_read() {
         let pieces = decode("3;a=b\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\nGET /").unwrap();
         assert_eq!(pieces[0], Piece::Data(Bytes::from_static(b"abc")));
-        assert!(matches!(&pieces[1], Piece::Trailers(t) if t["x-sum"] == "1"));
+        assert!(matches!(&pieces[1], Piece::Trailers(t) if t.named("x-sum").eq(["1"])));
         assert_eq!(pieces[2], Piece::End);
     }
 

@@ -2,10 +2,13 @@ use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 
 use super::*;
 
-fn headers(lines: &[(&'static str, &'static [u8])]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+fn headers(lines: &[(&'static str, &'static [u8])]) -> Fields {
+    let mut headers = Fields::new();
     for (name, value) in lines {
-        headers.append(*name, HeaderValue::from_bytes(value).unwrap());
+        headers.append(
+            HeaderName::from_static(name),
+            HeaderValue::from_bytes(value).unwrap(),
+        );
     }
     headers
 }

@@ -317,10 +317,11 @@ fn odd_name(text: &str) -> Result<HeaderName, String> {
 fn trusted_name(text: &str, reserved: &ReservedNames) -> Result<HeaderName, String> {
     let name = HeaderName::from_bytes(text.as_bytes());
     let name = name.map_err(|_| "expected a field name such as `X-User-Id`".to_owned())?;
-    if reserved.is_own(&name) {
+    let reservation = reserved.of(&name);
+    if reservation.is_own() {
         return Err("it is the gateway's own, which no client may send".to_owned());
     }
-    if !reserved.in_families(&name) {
+    if !reservation.family {
         return Err("it is not reserved, and passes anyway".to_owned());
     }
     Ok(name)

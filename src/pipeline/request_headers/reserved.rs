@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 
-use crate::pure::names::Names;
+use crate::pure::names::{Known, Names};
 use crate::pure::spelling::Reserved;
 
 /// The families of names that only a gateway may speak.
@@ -53,6 +53,26 @@ pub struct ReservedNames {
     families: Reserved,
     /// Names of those families that clients may send all the same.
     spared: Names,
+    known: Known<Reservation>,
+}
+
+/// What is reserved of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reservation {
+    /// It names people or connections as the gateway does: a backend has no business sending it
+    /// back, a client none sending it, and no policy can let them.
+    pub identity: bool,
+    /// It names requests as the gateway does: no policy can let a client send it.
+    pub request_id: bool,
+    /// It is of a family that some gateway speaks.
+    pub family: bool,
+}
+
+impl Reservation {
+    /// Whether no policy can let a client send the field.
+    pub const fn is_own(self) -> bool {
+        self.identity || self.request_id
+    }
 }
 
 impl ReservedNames {
@@ -80,7 +100,7 @@ impl ReservedNames {
             own.extend([user.as_str(), email.as_str(), groups.as_str()]);
             request_ids.push(request_id.as_str());
         }
-        Ok(Self {
+        let mut reserved = Self {
             own: Reserved::new(own, ["x-forwarded-", "x-portcullis-"])?,
             request_ids: Reserved::new(request_ids, [])?,
             families: Reserved::new(
@@ -88,27 +108,22 @@ impl ReservedNames {
                 families().filter_map(|word| word.strip_suffix('*')),
             )?,
             spared: Names::new(words().filter_map(|word| word.strip_prefix('!')))?,
-        })
+            known: Known::default(),
+        };
+        reserved.known = Known::of(|name| reserved.look_up(name));
+        Ok(reserved)
     }
 
-    /// Whether a request's field is the gateway's to send, in any spelling.
-    pub fn in_request(&self, name: &HeaderName) -> bool {
-        self.is_own(name) || self.in_families(name)
+    /// What is reserved of a name, in any spelling.
+    pub fn of(&self, name: &HeaderName) -> Reservation {
+        self.known.get(name).unwrap_or_else(|| self.look_up(name))
     }
 
-    /// Whether a field names people or connections as the gateway does: a backend has no business
-    /// sending it back, and no policy can let it.
-    pub fn is_identity(&self, name: &HeaderName) -> bool {
-        self.own.contains(name)
-    }
-
-    /// Whether a field is of a family that some gateway speaks.
-    pub fn in_families(&self, name: &HeaderName) -> bool {
-        self.families.contains(name) && !self.spared.contains(name)
-    }
-
-    /// Whether no policy can let a client send this field.
-    pub fn is_own(&self, name: &HeaderName) -> bool {
-        self.own.contains(name) || self.request_ids.contains(name)
+    fn look_up(&self, name: &HeaderName) -> Reservation {
+        Reservation {
+            identity: self.own.contains(name),
+            request_id: self.request_ids.contains(name),
+            family: self.families.contains(name) && !self.spared.contains(name),
+        }
     }
 }

@@ -34,10 +34,10 @@ fn with(world: &World, methods: &[&str]) -> Rule {
     rule_of(world, &format!("with = {methods:?}")).unwrap()
 }
 
-fn headers(lines: &[(http::HeaderName, &str)]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+fn headers(lines: &[(http::HeaderName, &str)]) -> Fields {
+    let mut headers = Fields::new();
     for (name, value) in lines {
-        headers.append(name, HeaderValue::from_str(value).unwrap());
+        headers.append(name.clone(), HeaderValue::from_str(value).unwrap());
     }
     headers
 }

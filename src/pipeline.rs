@@ -35,7 +35,7 @@ use crate::pages::Asked;
 use crate::pure::connection::Connection;
 use crate::pure::head::Head;
 use crate::record::Record;
-use crate::record::stage::{ACCESS, FORWARD, NETWORK, RATE, ROUTE, SIGN_IN, USER_RATE};
+use crate::record::stage::{ACCESS, FORWARD, RATE, SIGN_IN};
 use crate::refusal::Refusal;
 
 /// The tables of a policy file in force for one host and path, in the order of the stages.
@@ -103,15 +103,15 @@ fn clock() -> Instant {
 pub async fn handle(
     gate: &Gate, pools: &Pools, conn: &Connection, asked: &Asked, head: Head, body: Body, now: Now, seen: &mut Record,
 ) -> Result<Passed, Refusal> {
-    let at       = route::find(&gate.routes, conn, &head, seen)?;                                            seen.passed(ROUTE, clock());
+    let at       = route::find(&gate.routes, conn, &head, seen)?;
     let rules    = at.rules();
-    let client   = network::admit(&rules.network, conn, &head.headers, seen)?;                               seen.passed(NETWORK, clock());
+    let client   = network::admit(&rules.network, conn, &head.headers, seen)?;
     let permit   = rate::admit(&rules.rate, &gate.rates, client, now.uptime)?;                               seen.passed(RATE, clock());
     if let Some(page) = portal::page(&head) {
-        return portal::serve(page, rules.sign_in.has_page(), &gate.identity, permit, conn, asked, head, body, now.wall, seen).await;
+        return Box::pin(portal::serve(page, rules.sign_in.has_page(), &gate.identity, permit, conn, asked, head, body, now.wall, seen)).await;
     }
     let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await?;  seen.passed(SIGN_IN, clock());
-    let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;                         seen.passed(USER_RATE, clock());
+    let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;
     let grant    = access::decide(&rules.access, &head, paced, now.wall, seen)?;                             seen.passed(ACCESS, clock());
     let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, conn, grant, head, body, seen)?;
     let inbound  = forward::send(&rules.backends, pools, outbound, seen).await?;                             seen.passed(FORWARD, clock());

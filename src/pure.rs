@@ -4,6 +4,7 @@
 pub mod table;
 pub mod unit;
 pub mod hex;
+pub mod quick;
 pub mod fields;
 pub mod field;
 pub mod names;

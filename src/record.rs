@@ -9,33 +9,20 @@ use http::{Method, StatusCode};
 use crate::pure::identity::User;
 use crate::pure::table::Place;
 
-/// The stages whose time is taken, in their order.
-pub const STAGES: [&str; 7] = [
-    "route",
-    "network",
-    "rate",
-    "sign_in",
-    "user_rate",
-    "access",
-    "forward",
-];
+/// The stages whose end is timed, in their order. What waits for nothing is not timed by itself: its
+/// time is the next one's.
+pub const STAGES: [&str; 4] = ["rate", "sign_in", "access", "forward"];
 
 /// Places in [`STAGES`].
 pub mod stage {
-    /// Which application.
-    pub const ROUTE: usize = 0;
-    /// Who may knock.
-    pub const NETWORK: usize = 1;
-    /// How often.
-    pub const RATE: usize = 2;
+    /// Which application, who may knock, and how often.
+    pub const RATE: usize = 0;
     /// Who it is.
-    pub const SIGN_IN: usize = 3;
-    /// How often that user.
-    pub const USER_RATE: usize = 4;
-    /// Who may pass.
-    pub const ACCESS: usize = 5;
+    pub const SIGN_IN: usize = 1;
+    /// How often that user, and who may pass.
+    pub const ACCESS: usize = 2;
     /// Until the backend's head was read.
-    pub const FORWARD: usize = 6;
+    pub const FORWARD: usize = 3;
 }
 
 /// One exchange, from its first byte to its last.

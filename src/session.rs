@@ -19,11 +19,15 @@ use tokio::sync::Notify;
 
 use crate::keys::{self, NoRandom};
 use crate::pure::identity::User;
+use crate::pure::quick::Quick;
 use crate::pure::session::{BadRecord, Hash, Id, Lifetimes, Record, Seconds};
 
 pub mod embedded;
 
 pub use embedded::{OpenError, StoreError};
+
+/// A key is the hash of a secret that only the gate makes up.
+type Entries = HashMap<Hash, Entry, Quick>;
 
 /// Sessions kept in memory are at most this many times [`SHARD_SESSIONS`].
 const SHARDS: usize = 64;
@@ -214,7 +218,7 @@ pub struct SignIn {
 
 /// Every session of this gateway.
 pub struct Sessions {
-    shards: [RwLock<HashMap<Hash, Entry>>; SHARDS],
+    shards: [RwLock<Entries>; SHARDS],
     store: embedded::Store,
     lifetimes: ArcSwap<Lifetimes>,
     clock: Clock,
@@ -454,11 +458,7 @@ impl Sessions {
 
     /// Nobody can take hold of a session while the shard is locked, so one that is held by the map
     /// alone has no open stream that would miss its end.
-    fn make_room(
-        &self,
-        entries: &mut HashMap<Hash, Entry>,
-        now: SystemTime,
-    ) -> Result<(), SessionError> {
+    fn make_room(&self, entries: &mut Entries, now: SystemTime) -> Result<(), SessionError> {
         let at = Seconds::of(now);
         entries.retain(|_, entry| match entry {
             Entry::Live(live) => !live.is_over(now),
@@ -489,18 +489,18 @@ impl Sessions {
         clippy::indexing_slicing,
         reason = "a number modulo SHARDS is below SHARDS"
     )]
-    fn shard(&self, hash: Hash) -> &RwLock<HashMap<Hash, Entry>> {
+    fn shard(&self, hash: Hash) -> &RwLock<Entries> {
         let [first, ..] = hash.0;
         &self.shards[usize::from(first) % SHARDS]
     }
 
-    fn read(&self, hash: Hash) -> RwLockReadGuard<'_, HashMap<Hash, Entry>> {
+    fn read(&self, hash: Hash) -> RwLockReadGuard<'_, Entries> {
         self.shard(hash)
             .read()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, hash: Hash) -> RwLockWriteGuard<'_, HashMap<Hash, Entry>> {
+    fn write(&self, hash: Hash) -> RwLockWriteGuard<'_, Entries> {
         self.shard(hash)
             .write()
             .unwrap_or_else(PoisonError::into_inner)

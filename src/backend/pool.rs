@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::deadline::Deadline;
+use crate::pure::quick::Quick;
 use crate::scratch;
 
 use super::io::BackendIo;
@@ -95,7 +96,7 @@ pub struct Endpoint {
 /// All endpoints of this core.
 #[derive(Debug, Default)]
 pub struct Pools {
-    endpoints: RefCell<HashMap<u64, Rc<Endpoint>>>,
+    endpoints: RefCell<HashMap<u64, Rc<Endpoint>, Quick>>,
 }
 
 impl Pools {

@@ -158,8 +158,8 @@ impl Exchange {
     ) -> Reply {
         let asked = pages::Asked::of(&head);
         let now = Now {
-            wall: super::wall_clock(),
-            uptime: self.0.begun.elapsed(),
+            wall: record.time,
+            uptime: record.started.saturating_duration_since(self.0.begun),
         };
         let passed = pipeline::handle(
             gate,
@@ -353,7 +353,8 @@ impl Drop for Log {
 /// Request ids: a random prefix for each core, then a counter; unique, and nothing to guess from,
 /// because nothing trusts them.
 struct Ids {
-    prefix: u64,
+    /// The first half, in digits.
+    prefix: [u8; 16],
     next: Cell<u64>,
 }
 
@@ -364,7 +365,7 @@ impl Ids {
         let seed = u128::from_ne_bytes(bytes);
         let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
         Ok(Self {
-            prefix: half(seed),
+            prefix: digits(half(seed)),
             next: Cell::new(half(seed >> 64)),
         })
     }
@@ -373,14 +374,18 @@ impl Ids {
         let number = self.next.get();
         self.next.set(number.wrapping_add(1));
         let mut id = [0; 32];
-        let halves = self
-            .prefix
-            .to_be_bytes()
-            .into_iter()
-            .chain(number.to_be_bytes());
-        for (digits, byte) in id.chunks_exact_mut(2).zip(halves) {
-            digits.copy_from_slice(&hex::lower(byte));
-        }
+        let (first, second) = id.split_at_mut(16);
+        first.copy_from_slice(&self.prefix);
+        second.copy_from_slice(&digits(number));
         std::str::from_utf8(&id).unwrap_or_default().into()
     }
+}
+
+fn digits(number: u64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    let (pairs, _) = digits.as_chunks_mut::<2>();
+    for (pair, byte) in pairs.iter_mut().zip(number.to_be_bytes()) {
+        *pair = hex::lower(byte);
+    }
+    digits
 }

@@ -96,7 +96,7 @@ where
                 && let Ok(wire) = Rc::try_unwrap(wire)
             {
                 let Wire { io, input, .. } = wire.into_inner();
-                log.tunnelled(tunnel::run(io, input.freeze(), tunnel).await);
+                log.tunnelled(Box::pin(tunnel::run(io, input.freeze(), tunnel)).await);
             }
             return;
         }
@@ -301,13 +301,13 @@ async fn read_head<IO: AsyncRead + AsyncWrite + Unpin>(
         if first {
             first = false;
             wire.received = 0;
-            wire.clock.set(limits.keep_alive);
+            wire.clock.clear();
         }
         loop {
             if !wire.input.is_empty() {
                 if waiting {
                     waiting = false;
-                    wire.clock.set(limits.header);
+                    wire.clock.clear();
                 }
                 match scanner.end(&wire.input, limits.head.bytes) {
                     Ok(None) => {}
@@ -322,6 +322,11 @@ async fn read_head<IO: AsyncRead + AsyncWrite + Unpin>(
                 Poll::Ready(Ok(read)) if read > 0 => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(None)),
                 Poll::Pending => {
+                    wire.clock.start(if waiting {
+                        limits.keep_alive
+                    } else {
+                        limits.header
+                    });
                     if wire.clock.poll(cx).is_ready() {
                         return Poll::Ready(if waiting {
                             Ok(None)

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{COOKIE, EXPECT};
+use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -23,7 +25,7 @@ use crate::body::{self, Body};
 use crate::deadline::Deadline;
 use crate::pure::connection::Connection;
 use crate::pure::fields::Fields;
-use crate::pure::head;
+use crate::pure::head::{self, Head};
 use crate::pure::http1::{self, HeadLimits, Malformed};
 
 use super::exchange::{Exchange, Log};
@@ -211,32 +213,11 @@ async fn answer(
     let ends = incoming.is_end_stream();
     // Who waits for an answer before sending content is not waited for.
     let expects = parts.headers.contains_key(EXPECT);
-    let uri = &parts.uri;
-    let path = uri
-        .path_and_query()
-        .map_or("", http::uri::PathAndQuery::as_str);
-    let headers = join_crumbs(parts.headers.into());
-    let is_too_large = is_too_large(path, &headers, &exchange.limits().head);
-    let head = head::from_http2(
-        &parts.method,
-        uri.scheme_str(),
-        uri.authority()
-            .map(|authority| authority.as_str().as_bytes()),
-        path.as_bytes(),
-        headers,
-        ends,
-    );
     let limits = *exchange.limits();
     let received = Rc::new(Cell::new(0));
     let unread = Rc::new(RefCell::new(None));
-    let reply = match head {
+    let reply = match read_head(parts, ends, &limits.head) {
         Err(refused) => exchange.refuse(conn, refused),
-        Ok(_) if path.len() > limits.head.target_bytes => {
-            exchange.refuse(conn, head::Refused::Malformed(Malformed::TargetTooLong))
-        }
-        Ok(_) if is_too_large => {
-            exchange.refuse(conn, head::Refused::Malformed(Malformed::HeadTooLarge))
-        }
         Ok(head) => {
             let body = if ends {
                 Body::Empty
@@ -256,7 +237,7 @@ async fn answer(
     };
     let unread = unread.take();
     if let Some(incoming) = unread.filter(|_| !expects) {
-        skip(incoming).await;
+        Box::pin(skip(incoming)).await;
     }
     let (head, body) = (reply.response.fields, reply.response.body);
     let mut response = Response::new(Sent {
@@ -269,6 +250,32 @@ async fn answer(
     *response.status_mut() = reply.response.status;
     *response.headers_mut() = HeaderMap::from(head);
     response
+}
+
+/// The canonical request, held to the limits of HTTP/1.1.
+fn read_head(parts: Parts, ends: bool, limits: &HeadLimits) -> Result<Head, head::Refused> {
+    let uri = &parts.uri;
+    let path = uri.path_and_query().map_or("", PathAndQuery::as_str);
+    let headers = join_crumbs(parts.headers.into());
+    let is_too_large = is_too_large(path, &headers, limits);
+    let authority = uri
+        .authority()
+        .map(|authority| authority.as_str().as_bytes());
+    let head = head::from_http2(
+        &parts.method,
+        uri.scheme_str(),
+        authority,
+        path.as_bytes(),
+        headers,
+        ends,
+    )?;
+    if path.len() > limits.target_bytes {
+        return Err(head::Refused::Malformed(Malformed::TargetTooLong));
+    }
+    if is_too_large {
+        return Err(head::Refused::Malformed(Malformed::HeadTooLarge));
+    }
+    Ok(head)
 }
 
 /// Reads content that nobody wanted, within bounds.

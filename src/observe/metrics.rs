@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use http::StatusCode;
 
 use super::writer::Sink;
+use crate::pure::quick::Quick;
 use crate::record::Record;
 
 /// Upper bounds of the latency histogram, in microseconds.
@@ -36,7 +37,7 @@ pub struct Metrics {
     sources: Option<Sources>,
     /// Requests that reached no application; the label is empty, as no application's name is.
     unrouted: App,
-    apps: ArcSwap<HashMap<Arc<str>, Arc<App>>>,
+    apps: ArcSwap<HashMap<Arc<str>, Arc<App>, Quick>>,
     /// One more for what is slower than every bound.
     buckets: [AtomicU64; BUCKETS_US.len() + 1],
     duration_us: AtomicU64,

@@ -212,7 +212,7 @@ pub async fn send(
                     ..
                 }) if kept && resendable => {
                     body = untouched;
-                    match endpoint.connect().await {
+                    match Box::pin(endpoint.connect()).await {
                         Ok(fresh) => (conn, kept) = (fresh, false),
                         Err(error) => {
                             last = error;
@@ -235,7 +235,8 @@ async fn open(endpoint: &Rc<Endpoint>, resendable: bool) -> Result<(Conn, bool),
             // The new one takes its place: a backend that serves few connections at once would
             // else wait for us on one that idles, while we wait for it on the other.
             drop(kept);
-            Ok((endpoint.connect().await?, false))
+            // In a box, since most requests need none, and it is long.
+            Ok((Box::pin(endpoint.connect()).await?, false))
         }
     }
 }

@@ -240,8 +240,9 @@ pub fn rewrite(rule: &Rule, facts: &Facts<'_>, headers: &mut Fields) -> Result<(
         return Err(Refused::OddName);
     }
     cookie::drop_ours(headers).map_err(|_| Refused::BadCookie)?;
+    // What is set from here on is reserved, and so none of it is there by now.
     if let Traced::New(value) = trace {
-        headers.set(TRACEPARENT, value);
+        headers.append(TRACEPARENT, value);
     }
     set_connection_fields(rule, facts, headers, &mut values)?;
     set_identity(rule, facts, headers)
@@ -314,20 +315,20 @@ fn set_connection_fields(
     values: &mut Values,
 ) -> Result<(), Refused> {
     let host = values.of(&[facts.authority.as_bytes()])?;
-    headers.set(X_FORWARDED_FOR, values.address(facts.client)?);
+    headers.append(X_FORWARDED_FOR, values.address(facts.client)?);
     let scheme = match facts.scheme {
         "https" => HeaderValue::from_static("https"),
         "http" => HeaderValue::from_static("http"),
         other => values.of(&[other.as_bytes()])?,
     };
-    headers.set(X_FORWARDED_PROTO, scheme);
-    headers.set(X_FORWARDED_PORT, facts.port());
-    headers.set(X_FORWARDED_HOST, host);
+    headers.append(X_FORWARDED_PROTO, scheme);
+    headers.append(X_FORWARDED_PORT, facts.port());
+    headers.append(X_FORWARDED_HOST, host);
     let id = values.of(&[facts.request_id.as_bytes()])?;
-    headers.set(rule.names.request_id.clone(), id);
+    headers.append(rule.names.request_id.clone(), id);
     if rule.forwarded {
         let forwarded = facts.forwarded();
-        headers.set(FORWARDED, values.of(&[forwarded.as_bytes()])?);
+        headers.append(FORWARDED, values.of(&[forwarded.as_bytes()])?);
     }
     Ok(())
 }
@@ -341,18 +342,18 @@ fn set_identity(rule: &Rule, facts: &Facts<'_>, headers: &mut Fields) -> Result<
     } = rule;
     if identity.user {
         let name = encode(&user.name).map_err(Refused::IdentityUnencodable)?;
-        headers.set(names.user.clone(), name);
+        headers.append(names.user.clone(), name);
     }
     if identity.email
         && let Some(email) = &user.email
     {
         let email = encode(email).map_err(Refused::IdentityUnencodable)?;
-        headers.set(names.email.clone(), email);
+        headers.append(names.email.clone(), email);
     }
     if identity.groups {
         let groups = encode_list(user.groups.iter().map(|group| &**group));
         if let Some(groups) = groups.map_err(Refused::IdentityUnencodable)? {
-            headers.set(names.groups.clone(), groups);
+            headers.append(names.groups.clone(), groups);
         }
     }
     Ok(())

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use crate::pure::connection::Connection;
 use crate::pure::head::Head;
+use crate::pure::quick::Quick;
 use crate::pure::target::{Host, Oddities};
 use crate::record::Record;
 use crate::refusal::{Answer, Refusal};
@@ -25,7 +26,7 @@ use crate::refusal::{Answer, Refusal};
 #[derive(Debug)]
 pub struct Table<R> {
     apps: Vec<Arc<App<R>>>,
-    hosts: HashMap<Box<str>, usize>,
+    hosts: HashMap<Box<str>, usize, Quick>,
 }
 
 /// One application: its rules, and those of parts of it.
@@ -189,7 +190,7 @@ impl<R> Table<R> {
     pub fn new(apps: Vec<(Vec<Host>, App<R>)>) -> Self {
         let mut table = Self {
             apps: Vec::with_capacity(apps.len()),
-            hosts: HashMap::new(),
+            hosts: HashMap::default(),
         };
         for (hosts, app) in apps {
             for host in hosts {

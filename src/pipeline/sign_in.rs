@@ -376,15 +376,14 @@ async fn find(
                 let Some(Credential::Basic { user, password }) = basic else {
                     return Err(Refused::MalformedBasic(rule.challenge(false)));
                 };
-                identity
-                    .by_password(methods, user, password, client, now)
-                    .await
+                // In a box, as the next one: browsers come with a session, and these are long.
+                Box::pin(identity.by_password(methods, user, password, client, now)).await
             }
             (Way::Bearer(methods), Authorization::Bearer(bearer)) => {
                 let Some(Credential::Bearer(token)) = bearer else {
                     return Err(Refused::MalformedBearer(rule.challenge(true)));
                 };
-                identity.by_token(methods, token, now).await
+                Box::pin(identity.by_token(methods, token, now)).await
             }
             (Way::Basic(_), Authorization::None | Authorization::Bearer(_))
             | (Way::Bearer(_), Authorization::None | Authorization::Basic(_)) => continue,

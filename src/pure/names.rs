@@ -4,9 +4,10 @@
 //! binary search: what a field costs does not grow with the list.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
 
 use http::HeaderName;
+
+use super::quick::Quick;
 
 /// Bytes at the start of a name that settle most look-ups.
 pub const LOOKED_AT: usize = PLACES.len();
@@ -15,7 +16,7 @@ const PLACES: [u8; 4] = [1, 2, 4, 8];
 /// Field or cookie names, in lower case: exact ones, and all that begin in some way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names {
-    exact: HashSet<Box<str>, BuildHasherDefault<Quick>>,
+    exact: HashSet<Box<str>, Quick>,
     /// For each ASCII byte that is the third of an exact one, a bit for each length: one look settles
     /// most names, also of those that begin with `x-`. Empty until there is one.
     lengths: Vec<u64>,
@@ -149,7 +150,7 @@ fn length_bit(length: usize) -> u64 {
 
 /// What is known of names that are met all the time, so that one look says what many would.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known<T>(HashMap<HeaderName, T, BuildHasherDefault<Quick>>);
+pub struct Known<T>(HashMap<HeaderName, T, Quick>);
 
 impl<T> Default for Known<T> {
     fn default() -> Self {
@@ -190,41 +191,6 @@ const USUAL: &str = "
     x-content-type-options x-csrf-token x-forwarded-for x-forwarded-host x-forwarded-proto
     x-frame-options x-powered-by x-real-ip x-request-id x-requested-with x-runtime
     x-ua-compatible x-xss-protection x-xsrf-token";
-
-/// Quick on short names: eight bytes a step. The sets hold what an operator lists, so that nobody
-/// else can choose what collides in them.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Quick(u64);
-
-impl Quick {
-    const fn mix(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(26) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-impl Hasher for Quick {
-    fn write(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            self.mix(u64::from_le_bytes(*word));
-        }
-        let rest = rest.iter().rev();
-        self.mix(rest.fold(0, |word, byte| (word << 8) | u64::from(*byte)));
-    }
-
-    fn write_u8(&mut self, byte: u8) {
-        self.mix(byte.into());
-    }
-
-    fn write_usize(&mut self, number: usize) {
-        self.mix(number as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        // Both ends of the word choose the place in a table.
-        self.0 ^ (self.0 >> 32)
-    }
-}
 
 #[cfg(test)]
 mod tests {

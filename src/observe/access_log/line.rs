@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use http::Method;
@@ -12,6 +13,9 @@ use http::Method;
 use crate::record::{Record, STAGES};
 
 use super::Format;
+
+/// Room for most lines.
+const LINE_BYTES: usize = 512;
 
 /// Appends one line.
 pub fn line(format: Format, record: &Record, out: &mut String) {
@@ -47,49 +51,51 @@ fn text(record: &Record, out: &mut String) {
 }
 
 /// What is not known is left out. Every request pays for its line, so that numbers and times are
-/// written without the machinery of formatting.
+/// written without the machinery of formatting, and each key with what stands around it.
 fn json(record: &Record, out: &mut String) {
-    out.push_str("{\"time\":\"");
+    out.reserve(LINE_BYTES);
+    out.push_str(r#"{"time":""#);
     push_time(record.time, out);
-    out.push('"');
-    let mut object = Object(out);
-    object.text("request_id", Some(&record.request_id));
-    object.address("client", record.client);
-    object.text("method", record.method.as_ref().map(Method::as_str));
-    object.text("host", record.host.as_deref());
-    object.text("path", record.path.as_deref());
-    if let Some(status) = record.status {
-        object.number("status", status.as_u16().into());
+    word(r#"","request_id":""#, Some(&record.request_id), out);
+    address(r#"","client":""#, record.client, out);
+    word(
+        r#"","method":""#,
+        record.method.as_ref().map(Method::as_str),
+        out,
+    );
+    text_of(r#"","host":""#, record.host.as_deref(), out);
+    text_of(r#"","path":""#, record.path.as_deref(), out);
+    text_of(r#"","app":""#, record.app.as_deref(), out);
+    if let Some(user) = &record.user {
+        text_of(r#"","user":""#, Some(&user.name), out);
+        text_of(r#"","provider":""#, Some(&user.provider), out);
     }
-    object.text("app", record.app.as_deref());
-    object.text("user", record.user.as_ref().map(|user| &*user.name));
-    object.text("provider", record.user.as_ref().map(|user| &*user.provider));
-    object.text("verdict", verdict(record));
-    object.text("stage", decided_by(record));
-    object.text("reason", record.refused);
-    object.text("ended_early", record.ended_early);
+    word(r#"","verdict":""#, verdict(record), out);
+    word(r#"","stage":""#, decided_by(record), out);
+    word(r#"","reason":""#, record.refused, out);
+    word(r#"","ended_early":""#, record.ended_early, out);
     if let Some(decider) = &record.decider {
-        object.open("rule");
-        push_escaped(&decider.file, object.0);
-        object.0.push(':');
-        push_number(decider.line.into(), object.0);
-        object.0.push('"');
+        text_of(r#"","rule":""#, Some(&decider.file), out);
+        number(":", decider.line.into(), out);
+    }
+    out.push('"');
+    if let Some(status) = record.status {
+        number(r#","status":"#, status.as_u16().into(), out);
     }
     if let Some(backend) = record.backend {
-        object.number("backend", backend.into());
+        number(r#","backend":"#, backend.into(), out);
     }
-    object.number("received_bytes", record.received_bytes);
-    object.number("sent_bytes", record.sent_bytes);
-    out.push_str(",\"duration_ms\":");
+    number(r#","received_bytes":"#, record.received_bytes, out);
+    number(r#","sent_bytes":"#, record.sent_bytes, out);
+    out.push_str(r#","duration_ms":"#);
     push_milliseconds(record.duration, out);
-    out.push_str(",\"stages_us\":{");
+    out.push_str(r#","stages_us":{"#);
     let (mut before, mut separator) = (0_u32, "\"");
     for (stage, end) in STAGES.iter().zip(record.stage_ends_us) {
         if end > 0 {
             out.push_str(separator);
             out.push_str(stage);
-            out.push_str("\":");
-            push_number(end.saturating_sub(before).into(), out);
+            number("\":", end.saturating_sub(before).into(), out);
             (before, separator) = (end, ",\"");
         }
     }
@@ -112,69 +118,57 @@ fn decided_by(record: &Record) -> Option<&'static str> {
     }
 }
 
-/// The rest of a JSON object that has its first member.
-struct Object<'o>(&'o mut String);
-
-impl Object<'_> {
-    /// A member whose value, a string, follows; the quote at its end is the caller's.
-    fn open(&mut self, key: &str) {
-        self.0.push_str(",\"");
-        self.0.push_str(key);
-        self.0.push_str("\":\"");
+/// A string that the gate made up, and so without anything to escape.
+fn word(key: &str, value: Option<&str>, out: &mut String) {
+    if let Some(value) = value {
+        out.push_str(key);
+        out.push_str(value);
     }
+}
 
-    fn text(&mut self, key: &str, value: Option<&str>) {
-        let Some(value) = value else { return };
-        self.open(key);
-        push_escaped(value, self.0);
-        self.0.push('"');
+/// A string that somebody else chose.
+fn text_of(key: &str, value: Option<&str>, out: &mut String) {
+    if let Some(value) = value {
+        out.push_str(key);
+        push_escaped(value, out);
     }
+}
 
-    fn number(&mut self, key: &str, value: u64) {
-        self.0.push_str(",\"");
-        self.0.push_str(key);
-        self.0.push_str("\":");
-        push_number(value, self.0);
-    }
+fn number(key: &str, value: u64, out: &mut String) {
+    out.push_str(key);
+    out.push_str(itoa::Buffer::new().format(value));
+}
 
-    fn address(&mut self, key: &str, value: Option<IpAddr>) {
-        let Some(value) = value else { return };
-        self.open(key);
-        match value {
-            IpAddr::V4(v4) => {
-                let mut separator = "";
-                for octet in v4.octets() {
-                    self.0.push_str(separator);
-                    push_number(octet.into(), self.0);
-                    separator = ".";
-                }
+fn address(key: &str, value: Option<IpAddr>, out: &mut String) {
+    match value {
+        None => {}
+        Some(IpAddr::V4(v4)) => {
+            let mut separator = key;
+            for octet in v4.octets() {
+                number(separator, octet.into(), out);
+                separator = ".";
             }
-            IpAddr::V6(v6) => drop(write!(self.0, "{v6}")),
         }
-        self.0.push('"');
+        Some(IpAddr::V6(v6)) => drop(write!(out, "{key}{v6}")),
     }
-}
-
-fn push_number(number: u64, out: &mut String) {
-    out.push_str(itoa::Buffer::new().format(number));
-}
-
-/// With leading zeros.
-fn push_digits(number: u64, width: usize, out: &mut String) {
-    let mut buffer = itoa::Buffer::new();
-    let digits = buffer.format(number);
-    for _ in digits.len()..width {
-        out.push('0');
-    }
-    out.push_str(digits);
 }
 
 /// To the microsecond.
 fn push_milliseconds(duration: Duration, out: &mut String) {
     let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    push_number(microseconds / 1000, out);
-    out.push('.');
-    push_digits(microseconds % 1000, 3, out);
+    number("", microseconds / 1000, out);
+    let mut fraction = *b".000";
+    put_digits(&mut fraction, 1..4, microseconds % 1000);
+    out.push_str(std::str::from_utf8(&fraction).unwrap_or_default());
+}
+
+/// Writes a number into its places, with leading zeros.
+fn put_digits(text: &mut [u8], places: Range<usize>, number: u64) {
+    let mut rest = number;
+    for place in text.get_mut(places).into_iter().flatten().rev() {
+        *place = b'0' | u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+    }
 }
 
 /// A word of a text line; `-` stands for what is not known.
@@ -195,7 +189,9 @@ fn printable(text: Option<&str>) -> String {
 /// control characters, bidirectional marks or what merely looks like something else.
 fn push_escaped(text: &str, out: &mut String) {
     let is_plain = |c: char| is_printable(c) && c != '"' && c != '\\';
-    if text.bytes().all(|byte| is_plain(char::from(byte))) {
+    // Every byte is looked at, so that many are at once.
+    let plain = text.bytes().map(|byte| is_plain(char::from(byte)));
+    if plain.fold(true, |all, plain| all & plain) {
         return out.push_str(text);
     }
     for c in text.chars() {
@@ -229,20 +225,19 @@ fn push_time(at: SystemTime, out: &mut String) {
     let (days, rest) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = date(days);
     let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    push_digits(year, 4, out);
-    for (separator, part) in [
-        ('-', month),
-        ('-', day),
-        ('T', hour),
-        (':', minute),
-        (':', second),
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    for (places, part) in [
+        (0..4, year),
+        (5..7, month),
+        (8..10, day),
+        (11..13, hour),
+        (14..16, minute),
+        (17..19, second),
+        (20..26, since.subsec_micros().into()),
     ] {
-        out.push(separator);
-        push_digits(part, 2, out);
+        put_digits(&mut text, places, part);
     }
-    out.push('.');
-    push_digits(since.subsec_micros().into(), 6, out);
-    out.push('Z');
+    out.push_str(std::str::from_utf8(&text).unwrap_or_default());
 }
 
 /// Days since 1970 as a date of the Gregorian calendar (Hinnant, `civil_from_days`).
@@ -394,10 +389,10 @@ mod tests {
             concat!(
                 r#"{"time":"2024-02-29T12:34:56.789012Z","request_id":"0f","#,
                 r#""client":"2001:db8::1","method":"!#$%&'*+-.^_`|~","host":"a","path":"a","#,
-                r#""status":403,"app":"a","user":"a","provider":"a","verdict":"refuse","#,
+                r#""app":"a","user":"a","provider":"a","verdict":"refuse","#,
                 r#""stage":"network","reason":"network.denied","ended_early":"wire.client_gone","#,
-                r#""rule":"a:7","backend":1,"received_bytes":3,"sent_bytes":0,"duration_ms":1.500,"#,
-                r#""stages_us":{"route":4,"network":5}}"#,
+                r#""rule":"a:7","status":403,"backend":1,"received_bytes":3,"sent_bytes":0,"duration_ms":1.500,"#,
+                r#""stages_us":{"rate":4,"sign_in":5}}"#,
                 "\n"
             )
         );

@@ -154,6 +154,7 @@ fn ask(
         headers: Fields::new(),
         content: Content::None,
         upgrade: None,
+        takes_trailers: false,
         expects_continue: false,
         keeps_alive: true,
     };

@@ -82,7 +82,7 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// What is told of the exchange in `seen`; a contact and a sign-in page are the policy's to add.
+    /// What is told of the exchange in `seen`; a contact is the policy's to add.
     pub fn new(asked: &'a Asked, seen: &'a Record) -> Self {
         Self {
             asked,
@@ -90,7 +90,7 @@ impl<'a> Context<'a> {
             host: seen.host.as_deref().unwrap_or_default(),
             app: seen.app.as_deref(),
             contact: None,
-            has_sign_in_page: false,
+            has_sign_in_page: seen.has_sign_in_page,
         }
     }
 

@@ -37,6 +37,7 @@ use crate::pure::head::Head;
 use crate::record::Record;
 use crate::record::stage::{ACCESS, FORWARD, RATE, SIGN_IN};
 use crate::refusal::Refusal;
+use crate::response::Early;
 
 /// The tables of a policy file in force for one host and path, in the order of the stages.
 #[derive(Debug)]
@@ -101,7 +102,7 @@ fn clock() -> Instant {
 #[rustfmt::skip]
 #[expect(clippy::too_many_arguments, reason = "each is a fact of the request or of the core that no other holds")]
 pub async fn handle(
-    gate: &Gate, pools: &Pools, conn: &Connection, asked: &Asked, head: Head, body: Body, now: Now, seen: &mut Record,
+    gate: &Gate, pools: &Pools, conn: &Connection, asked: &Asked, head: Head, body: Body, early: Early<'_>, now: Now, seen: &mut Record,
 ) -> Result<Passed, Refusal> {
     let at       = route::find(&gate.routes, conn, &head, seen)?;
     let rules    = at.rules();
@@ -114,6 +115,7 @@ pub async fn handle(
     let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;
     let grant    = access::decide(&rules.access, &head, paced, now.wall, seen)?;                             seen.passed(ACCESS, clock());
     let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, conn, grant, head, body, seen)?;
-    let inbound  = forward::send(&rules.backends, pools, outbound, seen).await?;                             seen.passed(FORWARD, clock());
+    let early    = response_headers::early(&rules.response_headers, &gate.reserved, conn, outbound.authority().to_owned(), early);
+    let inbound  = forward::send(&rules.backends, pools, outbound, &early, seen).await?;                     seen.passed(FORWARD, clock());
     Ok(response_headers::clean(&rules.response_headers, &gate.reserved, conn, asked, at.contact(), inbound, seen))
 }

@@ -46,6 +46,8 @@ pub struct Record {
     pub path: Option<Arc<str>>,
     /// The application.
     pub app: Option<Arc<str>>,
+    /// Whether people sign in on a page here; false until sign-in is reached.
+    pub has_sign_in_page: bool,
     /// Who asks.
     pub user: Option<Arc<User>>,
     /// The line of a policy that decided.
@@ -79,6 +81,7 @@ impl Record {
             host: None,
             path: None,
             app: None,
+            has_sign_in_page: false,
             user: None,
             decider: None,
             refused: None,

@@ -6,6 +6,9 @@ use http::StatusCode;
 use crate::body::Body;
 use crate::pure::fields::Fields;
 
+/// Takes interim responses, to be sent before the final one (RFC 9110 §15.2).
+pub type Early<'a> = &'a dyn Fn(Response);
+
 /// A response whose framing is up to the connection that it is written to.
 #[derive(Debug)]
 pub struct Response {

@@ -66,6 +66,8 @@ pub async fn fetch(
             headers: &headers,
             content: Content::None,
             upgrade: false,
+            takes_trailers: false,
+            early: &|_, _| {},
         };
         let response = http1::send(&Rc::clone(&endpoint), conn, &request, Body::Empty)
             .await

@@ -11,7 +11,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE,
+    WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
@@ -57,6 +58,10 @@ pub struct Request<'a> {
     pub content: Content,
     /// Whether it is a WebSocket handshake.
     pub upgrade: bool,
+    /// Whether trailers of the response are of use.
+    pub takes_trailers: bool,
+    /// Is told of interim responses, but for those that answer nothing but the connection.
+    pub early: &'a dyn Fn(StatusCode, Fields),
 }
 
 /// A response whose content is still to be read.
@@ -108,6 +113,9 @@ impl Request<'_> {
         if self.upgrade {
             put(&mut out, CONNECTION.as_str(), b"upgrade");
             put(&mut out, UPGRADE.as_str(), b"websocket");
+        } else if self.takes_trailers {
+            put(&mut out, CONNECTION.as_str(), b"te");
+            put(&mut out, TE.as_str(), b"trailers");
         }
         out.extend_from_slice(b"\r\n");
         out
@@ -156,8 +164,9 @@ pub async fn send(
         let head = match read {
             Ok(head) => head,
             Err(error) => {
-                let untouched =
-                    exchange.sending.is_untouched(request.content) && error == Error::Closed;
+                let untouched = exchange.sending.is_untouched(request.content)
+                    && interim == 0
+                    && error == Error::Closed;
                 return Err(Failure {
                     error,
                     untouched: untouched.then_some(exchange.body),
@@ -174,11 +183,21 @@ pub async fn send(
                 untouched: None,
             });
         }
+        // Whether to send content is between the client and the gate: nobody asked the backend.
+        if head.status != StatusCode::CONTINUE {
+            (request.early)(head.status, without_framing(head.headers));
+        }
     };
     finish(endpoint, exchange, request, head).map_err(|error| Failure {
         error,
         untouched: None,
     })
+}
+
+/// An interim response has no content, whatever it says (RFC 9110 §15.2).
+fn without_framing(mut fields: Fields) -> Fields {
+    fields.retain(|name, _| *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING);
+    fields
 }
 
 fn finish(

@@ -53,6 +53,8 @@ fn sent(length: u64, content: &'static [u8]) -> (Option<Error>, bool) {
             headers: &Fields::new(),
             content: Content::Length(length),
             upgrade: false,
+            takes_trailers: false,
+            early: &|_, _| {},
         };
         let error = match send(&endpoint, conn, &request, Body::full(Bytes::from(content))).await {
             Err(failure) => Some(failure.error),

@@ -24,7 +24,7 @@ use crate::pure::hex;
 use crate::pure::http1::Malformed;
 use crate::record::Record;
 use crate::refusal::{Answer, Refusal};
-use crate::response::Response;
+use crate::response::{Early, Response};
 
 use super::Limits;
 use super::tunnel::{Ended, Tunnel};
@@ -129,8 +129,14 @@ impl Exchange {
         &self.0.metrics
     }
 
-    /// Answers a request.
-    pub async fn answer(&self, conn: &Connection, head: Head, body: Body) -> Reply {
+    /// Answers a request; `early` takes what is to be sent before the answer.
+    pub async fn answer(
+        &self,
+        conn: &Connection,
+        head: Head,
+        body: Body,
+        early: Early<'_>,
+    ) -> Reply {
         let mut record = self.record(conn);
         record.method = Some(head.method.clone());
         record.host = Some(Arc::from(head.authority.host.as_str()));
@@ -138,7 +144,7 @@ impl Exchange {
         match &self.0.site {
             Site::Gate(gate) => {
                 let gate = gate.load_full();
-                self.through(&gate, conn, head, body, record).await
+                self.through(&gate, conn, head, body, early, record).await
             }
             Site::Redirect(port) => self.redirect(*port, &head, record),
             Site::Admin(admin) => {
@@ -154,6 +160,7 @@ impl Exchange {
         conn: &Connection,
         head: Head,
         body: Body,
+        early: Early<'_>,
         mut record: Box<Record>,
     ) -> Reply {
         let asked = pages::Asked::of(&head);
@@ -168,6 +175,7 @@ impl Exchange {
             &asked,
             head,
             body,
+            early,
             now,
             &mut record,
         )
@@ -252,7 +260,6 @@ impl Exchange {
         self.0.metrics.refused(refusal.reason);
         let ctx = Context {
             contact: app.and_then(|app| app.contact.as_deref()),
-            has_sign_in_page: app.is_some_and(|app| app.rules.sign_in.has_page()),
             ..Context::new(asked, &record)
         };
         let response = pages::refusal::respond(refusal, &ctx);

@@ -39,6 +39,9 @@ const WRITE_BYTES: usize = 32 * 1024;
 /// What a client may still send after a final answer, so that it reads the answer before a reset.
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// Bytes of interim responses that wait for a slow client; what comes on top is dropped.
+const EARLY_BYTES: usize = 16 * 1024;
 
 /// Serves a connection until either side ends it.
 pub async fn serve<IO>(io: IO, conn: Rc<Connection>, exchange: Exchange, drain: Drain)
@@ -72,11 +75,24 @@ where
         let keeps_alive = request.keeps_alive;
         let upgrades = request.upgrade.is_some();
         let body = content(&wire, &request, &limits);
+        // Clients of HTTP/1.0 know no interim responses.
+        let knows_early = version == Version::HTTP_11;
+        let early = |response: Response| {
+            if knows_early {
+                wire.borrow_mut().push_early(&response);
+            }
+        };
         let reply = {
-            let mut answer = pin!(exchange.answer(&conn, request, body));
-            poll_fn(|cx| match answer.as_mut().poll(cx) {
-                Poll::Ready(reply) => Poll::Ready(Some(reply)),
-                Poll::Pending => wire.borrow_mut().poll_gone(cx).map(|()| None),
+            let mut answer = pin!(exchange.answer(&conn, request, body, &early));
+            poll_fn(|cx| {
+                if let Poll::Ready(reply) = answer.as_mut().poll(cx) {
+                    return Poll::Ready(Some(reply));
+                }
+                let mut wire = wire.borrow_mut();
+                if matches!(wire.poll_early(cx), Poll::Ready(Err(_))) {
+                    return Poll::Ready(None);
+                }
+                wire.poll_gone(cx).map(|()| None)
             })
             .await
         };
@@ -139,7 +155,10 @@ struct Wire<IO> {
     io: IO,
     input: BytesMut,
     content: Remaining,
-    continue_due: &'static [u8],
+    /// The client waits for a word before it sends content.
+    continue_due: bool,
+    /// Interim responses that are still to be written.
+    early: BytesMut,
     received: u64,
     clock: Deadline,
     /// What was written may wait in a TLS buffer.
@@ -159,7 +178,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             io,
             input: BytesMut::new(),
             content: Remaining::Nothing,
-            continue_due: b"",
+            continue_due: false,
+            early: BytesMut::new(),
             received: 0,
             clock: Deadline::default(),
             unflushed: false,
@@ -183,6 +203,32 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         }
     }
 
+    fn push_early(&mut self, response: &Response) {
+        let mut out = BytesMut::new();
+        write_head(&mut out, response.status, &response.fields);
+        out.extend_from_slice(b"\r\n");
+        if self.early.len().saturating_add(out.len()) <= EARLY_BYTES {
+            self.early.unsplit(out);
+        }
+    }
+
+    /// Ready when no interim response is left to be written.
+    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.early.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.early))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.early.advance(written);
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Whether nothing was sent that is not read.
     fn is_over(&self) -> bool {
         self.is_content_over() && self.input.is_empty()
@@ -204,7 +250,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
                     return false;
                 }
                 self.input.advance(bytes);
-                self.continue_due = b"";
+                self.continue_due = false;
                 self.content = Remaining::Nothing;
                 true
             }
@@ -216,16 +262,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
-        while !self.continue_due.is_empty() {
-            match ready!(Pin::new(&mut self.io).poll_write(cx, self.continue_due)) {
-                Ok(written) if written > 0 => {
-                    self.continue_due = self.continue_due.get(written..).unwrap_or_default();
-                }
-                Ok(_) | Err(_) => {
-                    return Poll::Ready(Some(Err(self.broken(body::Error::ClientGone))));
-                }
-            }
-            let _ = Pin::new(&mut self.io).poll_flush(cx);
+        if std::mem::take(&mut self.continue_due) {
+            self.early.extend_from_slice(CONTINUE);
+        }
+        if ready!(self.poll_early(cx)).is_err() {
+            return Poll::Ready(Some(Err(self.broken(body::Error::ClientGone))));
         }
         loop {
             match &mut self.content {
@@ -372,7 +413,7 @@ where
         let mut wire = wire.borrow_mut();
         wire.content = content;
         if head.expects_continue {
-            wire.continue_due = b"HTTP/1.1 100 Continue\r\n\r\n";
+            wire.continue_due = true;
         }
     }
     Body::stream(Content {
@@ -453,6 +494,8 @@ async fn write<IO: AsyncRead + AsyncWrite + Unpin>(
     let chunked = !bodiless && exact.is_none() && version == Version::HTTP_11;
     let close = close || (!bodiless && exact.is_none() && !chunked);
     let mut out = BytesMut::with_capacity(1024);
+    // What did not go before goes along.
+    out.extend_from_slice(&std::mem::take(&mut wire.borrow_mut().early));
     write_head(&mut out, status, &fields);
     if !bodiless {
         if let Some(length) = exact {
@@ -649,6 +692,7 @@ async fn write_switch<IO: AsyncRead + AsyncWrite + Unpin>(
     response: &Response,
 ) -> io::Result<()> {
     let mut out = BytesMut::with_capacity(512);
+    out.extend_from_slice(&std::mem::take(&mut wire.borrow_mut().early));
     write_head(&mut out, StatusCode::SWITCHING_PROTOCOLS, &response.fields);
     field(&mut out, CONNECTION.as_str(), b"upgrade");
     field(&mut out, UPGRADE.as_str(), b"websocket");
@@ -679,7 +723,7 @@ fn write_head(out: &mut BytesMut, status: StatusCode, fields: &Fields) {
         dated |= name == DATE;
         field(out, name.as_str(), value.as_bytes());
     }
-    if !dated {
+    if !dated && !status.is_informational() {
         field(out, DATE.as_str(), date().as_bytes());
     }
 }

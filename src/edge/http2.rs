@@ -232,7 +232,8 @@ async fn answer(
                     waited: Duration::ZERO,
                 })
             };
-            exchange.answer(conn, head, body).await
+            // hyper has no way to send interim responses.
+            exchange.answer(conn, head, body, &|_| {}).await
         }
     };
     let unread = unread.take();

@@ -9,7 +9,7 @@
 //! | another connection is | 502 `forward.closed` |
 //! | no first byte of a response in time | 504 `forward.first_byte_timeout` |
 //! | anything but a well-formed response | 502 `forward.malformed` |
-//! | .. or too many interim ones before it | 502 `forward.interim_flood` |
+//! | .. or too many interim ones before it | 502 `forward.interim_flood`; fewer go on to the client as they come |
 //! | .. or a switch of protocols that nobody asked for | 502 `forward.switched` |
 //! | the client's content ends early | 400 or 408, with the reason of the wire |
 //!
@@ -25,7 +25,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderName, Method};
+use http::{HeaderName, Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::backend;
@@ -127,7 +127,7 @@ impl From<Refused> for Refusal {
     }
 }
 
-/// Sends a request to one of the application's backends.
+/// Sends a request to one of the application's backends; `early` is told of interim responses.
 ///
 /// # Errors
 /// Why no backend gave a response.
@@ -135,6 +135,7 @@ pub async fn send(
     rule: &Rule,
     pools: &Pools,
     outbound: Outbound,
+    early: &dyn Fn(StatusCode, Fields),
     seen: &mut Record,
 ) -> Result<Inbound, Refused> {
     let OutboundParts {
@@ -144,6 +145,7 @@ pub async fn send(
         headers,
         content,
         upgrade,
+        takes_trailers,
         body,
         grant,
     } = outbound.into_parts();
@@ -165,6 +167,8 @@ pub async fn send(
         headers: &headers,
         content,
         upgrade,
+        takes_trailers,
+        early,
     };
     let resendable = matches!(content, Content::None) && !upgrade && is_idempotent(&method);
     let first = rule.turn.fetch_add(1, Ordering::Relaxed);

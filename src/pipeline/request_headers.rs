@@ -144,6 +144,11 @@ impl From<Refused> for Refusal {
 pub struct Outbound(OutboundParts);
 
 impl Outbound {
+    /// The public host that was asked for, with a port where the client gave one.
+    pub fn authority(&self) -> &str {
+        &self.0.host
+    }
+
     /// What is to be sent.
     pub fn into_parts(self) -> OutboundParts {
         self.0
@@ -165,6 +170,8 @@ pub struct OutboundParts {
     pub content: Content,
     /// Whether it is a WebSocket handshake.
     pub upgrade: bool,
+    /// Whether the client takes trailers.
+    pub takes_trailers: bool,
     /// The content, without trailers that no client may send.
     pub body: Body,
     /// That it may pass.
@@ -191,6 +198,7 @@ pub fn clean(
         mut headers,
         content,
         upgrade,
+        takes_trailers,
         ..
     } = head;
     let subject = grant.subject();
@@ -213,6 +221,7 @@ pub fn clean(
         headers,
         content,
         upgrade: upgrade.is_some(),
+        takes_trailers,
         body: body.with_trailers(move |trailers| clean_trailers(&kept, &names, trailers)),
         grant,
     }))

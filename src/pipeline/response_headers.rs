@@ -39,7 +39,7 @@ use crate::pure::table::Table;
 use crate::pure::target::Host;
 use crate::pure::{cookie, hop};
 use crate::record::Record;
-use crate::response::Response;
+use crate::response::{Early, Response};
 use crate::session::Live;
 
 /// The names that give backends away, as shipped.
@@ -181,6 +181,33 @@ pub fn clean(
     Passed {
         response,
         switched: switched.map(|conn| (conn, session)),
+    }
+}
+
+/// Passes interim responses on to a client, cleaned as the final one will be.
+pub fn early<'a>(
+    rule: &'a Rule,
+    reserved: &'a ReservedNames,
+    conn: &'a Connection,
+    authority: String,
+    client: Early<'a>,
+) -> impl Fn(StatusCode, Fields) + 'a {
+    move |status, mut fields| {
+        let public = Public {
+            scheme: conn.scheme(),
+            authority: &authority,
+        };
+        let facts = Facts {
+            reserved,
+            public,
+            status,
+        };
+        rewrite(rule, &facts, &mut fields);
+        client(Response {
+            status,
+            fields,
+            body: Body::Empty,
+        });
     }
 }
 

@@ -326,6 +326,7 @@ pub async fn identify(
     seen: &mut Record,
 ) -> Result<Subject, Refused> {
     let client = permit.ip();
+    seen.has_sign_in_page = rule.has_page();
     let found = find(rule, identity, client, &head.headers, now).await?;
     seen.user.clone_from(&found.user);
     if head.upgrade.is_some() && found.user.is_some() && !rule.opens_websockets(head) {

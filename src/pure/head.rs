@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TE, UPGRADE,
 };
 use http::{HeaderName, HeaderValue, Method, Version};
 
@@ -34,6 +34,8 @@ pub struct Head {
     pub content: Content,
     /// The handshake, when this is one.
     pub upgrade: Option<WebSocket>,
+    /// Whether the client takes trailers.
+    pub takes_trailers: bool,
     /// Whether the client waits for 100 before it sends content.
     pub expects_continue: bool,
     /// Whether the client keeps the connection for another request.
@@ -171,6 +173,7 @@ pub fn from_http1(head: http1::RequestHead) -> Result<Head, Refused> {
     let expects_continue =
         expectation(&mut headers)? && version == Version::HTTP_11 && content != Content::None;
     field::no_repeats(&headers).map_err(|_| Refused::Repeated)?;
+    let takes_trailers = options.contains("te") && hop::takes_trailers(&headers);
     hop::strip(&mut headers, &options);
     Ok(Head {
         method,
@@ -180,6 +183,7 @@ pub fn from_http1(head: http1::RequestHead) -> Result<Head, Refused> {
         headers,
         content,
         upgrade,
+        takes_trailers,
         expects_continue,
         keeps_alive,
     })
@@ -231,6 +235,11 @@ pub fn from_http2(
     {
         return Err(Refused::Connection);
     }
+    let takes_trailers = hop::takes_trailers(&headers);
+    // .. and so does any other word of TE.
+    if headers.all(&TE).any(|line| line != "trailers") {
+        return Err(Refused::Connection);
+    }
     let framing = http1::request_framing(Version::HTTP_11, &mut headers)?;
     let content = match framing {
         _ if ends => Content::None,
@@ -249,6 +258,7 @@ pub fn from_http2(
         headers,
         content,
         upgrade: None,
+        takes_trailers,
         expects_continue,
         keeps_alive: true,
     })
@@ -381,6 +391,39 @@ mod tests {
 
     fn with(fields: &str) -> Result<Head, Refused> {
         read(&format!("GET / HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n"))
+    }
+
+    #[test]
+    fn whoever_takes_trailers_says_so_for_this_connection() {
+        for (fields, takes) in [
+            ("TE: trailers\r\nConnection: TE\r\n", true),
+            (
+                "TE: gzip;q=0.5, Trailers\r\nConnection: close, te\r\n",
+                true,
+            ),
+            ("TE: trailers\r\n", false),
+            ("TE: gzip\r\nConnection: te\r\n", false),
+            ("Connection: te\r\n", false),
+        ] {
+            let head = with(fields).unwrap();
+            assert_eq!(head.takes_trailers, takes, "{fields}");
+            assert!(!head.headers.contains(&TE), "{fields}");
+        }
+    }
+
+    #[test]
+    fn te_in_http2_says_trailers_or_nothing() {
+        let read = |line: Option<&'static str>| {
+            let lines = line.map(|line| (TE, HeaderValue::from_static(line)));
+            let headers = lines.into_iter().collect();
+            let (scheme, host) = (Some("https"), Some(&b"app.test"[..]));
+            from_http2(&Method::GET, scheme, host, b"/", headers, true)
+        };
+        assert!(!read(None).unwrap().takes_trailers);
+        assert!(read(Some("trailers")).unwrap().takes_trailers);
+        for line in ["gzip", "trailers, gzip", "trailers;q=0.5"] {
+            assert_eq!(read(Some(line)).unwrap_err(), Refused::Connection, "{line}");
+        }
     }
 
     #[test]

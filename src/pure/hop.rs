@@ -63,6 +63,14 @@ static HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
+/// Whether a request says that its sender takes trailers (RFC 9110 §10.1.4).
+pub fn takes_trailers(headers: &Fields) -> bool {
+    let codings = field::list(headers, &header::TE).unwrap_or_default();
+    codings
+        .iter()
+        .any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+}
+
 /// Fields that decide before they are removed or rebuilt: a client behind a trusted proxy could name
 /// its own address away, and pass as the proxy (H10).
 static DECIDING: [HeaderName; 4] = [

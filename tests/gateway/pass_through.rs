@@ -209,6 +209,24 @@ fn content_that_waits_for_100_continue_is_asked_for() {
 }
 
 #[test]
+fn whether_trailers_are_taken_is_told_in_the_gates_own_words() {
+    let backend = Backend::ok();
+    let gate = open(&backend.url());
+    get(
+        gate.address(),
+        "/",
+        "TE: trailers, gzip\r\nConnection: te, close\r\n",
+    );
+    let received = backend.received().to_ascii_lowercase();
+    assert!(received.contains("\r\nte: trailers\r\n"), "{received}");
+    assert!(received.contains("\r\nconnection: te\r\n"), "{received}");
+    let backend = Backend::ok();
+    let gate = open(&backend.url());
+    get(gate.address(), "/", "TE: trailers\r\n");
+    assert!(!backend.received().to_ascii_lowercase().contains("\r\nte:"));
+}
+
+#[test]
 fn an_event_stream_is_not_held_back() {
     let backend = raw_backend(|mut stream| {
         if read_request(&mut stream).is_some() {

@@ -152,14 +152,96 @@ fn what_a_backend_says_before_its_answer_does_no_harm() {
         let mut client = Client::connect(gate.address());
         for _ in 0..3 {
             client.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
-            let answer = client.read();
+            let (early, answer) = client.read_all();
             assert_eq!((answer.status, answer.body.as_str()), (200, "ok"), "{said}");
             assert_eq!(answer.field("set-cookie"), None, "{said}");
+            // A 100 is the gate's to send, and nobody waits for one here.
+            assert!(early.iter().all(|answer| answer.status > 101), "{said}");
+            assert_eq!(
+                early.len(),
+                said.matches("HTTP/1.1 10").count() - said.matches(" 100 ").count()
+            );
+            for answer in &early {
+                for name in ["x-portcullis-user", "date", "x-content-type-options"] {
+                    assert_eq!(answer.field(name), None, "{said}");
+                }
+            }
         }
         // A client of HTTP/1.0 knows no interim responses (RFC 9110 §15.2).
         let old = crate::support::ask(gate.address(), "GET / HTTP/1.0\r\nHost: app.test\r\n\r\n");
         assert_eq!((old.status, old.body.as_str()), (200, "ok"), "{said}");
     }
+}
+
+/// A backend that answers with `early`, and with 200 once it is told to.
+fn hesitant(early: &'static str) -> (String, std::sync::mpsc::Sender<()>) {
+    let (go, told) = std::sync::mpsc::channel();
+    let told = std::sync::Mutex::new(told);
+    let backend = raw_backend(move |mut stream| {
+        while read_request(&mut stream).is_some() {
+            stream.write_all(early.as_bytes()).unwrap();
+            if told.lock().unwrap().recv().is_err() {
+                return;
+            }
+            stream.write_all(OK.as_bytes()).unwrap();
+        }
+    });
+    (backend, go)
+}
+
+#[test]
+fn early_hints_are_passed_on_at_once_and_clean() {
+    let (backend, go) = hesitant(
+        "HTTP/1.1 103 Early Hints\r\nServer: nginx\r\nLink: <http://10.0.0.5:8080/a.css>; rel=preload\r\n\
+         Set-Cookie: __Host-portcullis_session=evil\r\nConnection: X-Hop\r\nX-Hop: 1\r\nContent-Length: 5\r\n\r\n",
+    );
+    let gate = Setup::plain(&policy(&backend, "access = \"public\"")).start();
+    let mut client = Client::connect(gate.address());
+    for _ in 0..2 {
+        client.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+        let early = client.read();
+        assert_eq!(
+            early.head,
+            "HTTP/1.1 103 Early Hints\r\nlink: <http://app.test/a.css>; rel=preload\r\n\r\n"
+        );
+        go.send(()).unwrap();
+        let answer = client.read();
+        assert_eq!((answer.status, answer.body.as_str()), (200, "ok"));
+    }
+}
+
+#[test]
+fn a_request_that_a_backend_has_begun_to_answer_is_not_sent_again() {
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&asked);
+    let backend = raw_backend(move |mut stream| {
+        for answer in [OK, "HTTP/1.1 103 Early Hints\r\n\r\n"] {
+            if read_request(&mut stream).is_some() {
+                count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        }
+    });
+    let gate = Setup::plain(&policy(&backend, "access = \"public\"")).start();
+    assert_eq!(get(gate.address(), "/", "").status, 200);
+    let mut client = Client::connect(gate.address());
+    client.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+    assert_eq!(client.read_all().1.status, 502);
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2);
+}
+
+#[test]
+fn early_hints_come_before_a_refusal_of_the_backend_too() {
+    let backend = raw_backend(|mut stream| {
+        if read_request(&mut stream).is_some() {
+            let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+        }
+    });
+    let gate = Setup::plain(&policy(&backend, "access = \"public\"")).start();
+    let mut client = Client::connect(gate.address());
+    client.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+    let (early, answer) = client.read_all();
+    assert_eq!((early.len(), answer.status), (1, 502));
 }
 
 #[test]
@@ -181,7 +263,11 @@ fn a_backend_that_only_ever_begins_to_answer_is_502() {
             }
         });
         let gate = Setup::plain(&policy(&backend, "access = \"public\"")).start();
-        assert_eq!(get(gate.address(), "/", "").status, 502, "{begun:?}");
+        let mut client = Client::connect(gate.address());
+        client.send("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n");
+        let (early, answer) = client.read_all();
+        assert_eq!(answer.status, 502, "{begun:?}");
+        assert!(early.len() <= 16, "{begun:?}");
     }
 }
 

@@ -546,6 +546,19 @@ impl Client {
         self.try_read(false).expect("a response")
     }
 
+    /// Reads interim responses and the final one.
+    #[track_caller]
+    pub(crate) fn read_all(&mut self) -> (Vec<Answer>, Answer) {
+        let mut early = Vec::new();
+        loop {
+            let answer = self.read();
+            if answer.status >= 200 {
+                return (early, answer);
+            }
+            early.push(answer);
+        }
+    }
+
     /// Reads the response to a HEAD request.
     #[track_caller]
     pub(crate) fn read_head(&mut self) -> Answer {

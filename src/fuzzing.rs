@@ -32,3 +32,4 @@ pub use crate::pure::table::fuzzing::table;
 pub use crate::pure::target::fuzzing::{authority, target};
 pub use crate::pure::unit::fuzzing::unit;
 pub use crate::pure::validity::fuzzing::validity;
+pub use crate::pure::websocket::fuzzing::websocket;

@@ -1,16 +1,20 @@
 //! A WebSocket after its 101: bytes both ways until either side, or the session, ends.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
 use crate::backend::pool::Conn;
+use crate::keys;
+use crate::pure::websocket::{self, Code, Frames};
 use crate::session::Live;
 
 const COPY_BYTES: usize = 16 * 1024;
-/// For the end of a stream to be written.
+/// For the end of a stream to be written and heard.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// A backend that switched protocols, and the session it did so for.
@@ -34,7 +38,8 @@ pub struct Ended {
     pub reason: Option<&'static str>,
 }
 
-/// Copies until one side closes, nothing moves for too long, or the session is over.
+/// Copies until one side closes, nothing moves for too long, or the session is over. Whom the gate
+/// cuts off is told so in a Close frame, where one fits between the frames that passed.
 pub async fn run<IO>(client: IO, ahead: Bytes, tunnel: Tunnel) -> Ended
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -50,14 +55,13 @@ where
     } = tunnel;
     let (mut client_reads, mut client_writes) = tokio::io::split(client);
     let (mut backend_reads, mut backend_writes) = tokio::io::split(backend);
-    let moved = std::cell::Cell::new(0_u64);
-    let (up, down) = (std::cell::Cell::new(0_u64), std::cell::Cell::new(0_u64));
-    let upward = copy(ahead, &mut client_reads, &mut backend_writes, &moved, &up);
+    let moved = Cell::new(0_u64);
+    let (up, down) = (Way::new(&moved), Way::new(&moved));
+    let upward = copy(ahead, &mut client_reads, &mut backend_writes, &up);
     let downward = copy(
         behind.freeze(),
         &mut backend_reads,
         &mut client_writes,
-        &moved,
         &down,
     );
     let quiet = async {
@@ -73,19 +77,66 @@ where
             None => std::future::pending().await,
         }
     };
-    let reason = tokio::select! {
+    let cut = tokio::select! {
         () = upward => None,
         () = downward => None,
-        () = quiet => Some("wire.tunnel_idle"),
-        () = over => Some("sign_in.session_over"),
+        () = quiet => Some(("wire.tunnel_idle", Code::GoingAway)),
+        () = over => Some(("sign_in.session_over", Code::PolicyViolation)),
     };
+    let (mut to_client, mut to_backend) = (Vec::new(), Vec::new());
+    if let Some((_, code)) = cut {
+        if down.frames.get().may_close() {
+            to_client = websocket::close(code, None);
+        }
+        // Without random bytes for the mask, which has to be one nobody foresees, it is not told.
+        if up.frames.get().may_close()
+            && let Ok(mask) = keys::random()
+        {
+            to_backend = websocket::close(Code::GoingAway, Some(*mask));
+        }
+    }
     // Who takes nothing can't be told goodbye, and must not hold the connection for it.
-    let _ = tokio::time::timeout(GOODBYE, client_writes.shutdown()).await;
-    let _ = tokio::time::timeout(GOODBYE, backend_writes.shutdown()).await;
+    let _ = tokio::join!(
+        timeout(
+            GOODBYE,
+            end(&to_client, &mut client_reads, &mut client_writes)
+        ),
+        timeout(
+            GOODBYE,
+            end(&to_backend, &mut backend_reads, &mut backend_writes)
+        ),
+    );
     Ended {
-        received: up.get(),
-        sent: down.get(),
-        reason,
+        received: up.bytes.get(),
+        sent: down.bytes.get(),
+        reason: cut.map(|(reason, _)| reason),
+    }
+}
+
+/// What has passed in one direction.
+struct Way<'m> {
+    /// Counts what moves in either direction.
+    moved: &'m Cell<u64>,
+    bytes: Cell<u64>,
+    frames: Cell<Frames>,
+}
+
+impl<'m> Way<'m> {
+    fn new(moved: &'m Cell<u64>) -> Self {
+        Self {
+            moved,
+            bytes: Cell::default(),
+            frames: Cell::default(),
+        }
+    }
+
+    fn pass(&self, bytes: &[u8]) {
+        self.moved.set(self.moved.get().saturating_add(1));
+        self.bytes
+            .set(self.bytes.get().saturating_add(bytes.len() as u64));
+        let mut frames = self.frames.get();
+        frames.pass(bytes);
+        self.frames.set(frames);
     }
 }
 
@@ -93,26 +144,41 @@ async fn copy(
     first: Bytes,
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    moved: &std::cell::Cell<u64>,
-    count: &std::cell::Cell<u64>,
+    way: &Way<'_>,
 ) {
-    count.set(first.len() as u64);
-    if to.write_all(&first).await.is_err() || to.flush().await.is_err() {
-        return;
-    }
-    let mut buffer = bytes::BytesMut::new();
+    let mut buffer = BytesMut::from(first);
     loop {
+        while !buffer.is_empty() {
+            match to.write(&buffer).await {
+                Ok(written) if written > 0 => {
+                    way.pass(buffer.get(..written).unwrap_or_default());
+                    buffer.advance(written.min(buffer.len()));
+                }
+                Ok(_) | Err(_) => return,
+            }
+        }
+        if to.flush().await.is_err() {
+            return;
+        }
         buffer.clear();
         buffer.reserve(COPY_BYTES);
         match from.read_buf(&mut buffer).await {
-            Ok(read) if read > 0 => {
-                moved.set(moved.get().saturating_add(1));
-                count.set(count.get().saturating_add(read as u64));
-            }
+            Ok(read) if read > 0 => {}
             Ok(_) | Err(_) => return,
         }
-        if to.write_all(&buffer).await.is_err() || to.flush().await.is_err() {
-            return;
-        }
     }
+}
+
+/// Says goodbye, and waits for the other side to have heard it: closing on unread bytes would reset
+/// the connection (RFC 9112 §9.6).
+async fn end(
+    goodbye: &[u8],
+    reads: &mut (impl AsyncRead + Unpin),
+    writes: &mut (impl AsyncWrite + Unpin),
+) {
+    if writes.write_all(goodbye).await.is_err() || writes.shutdown().await.is_err() {
+        return;
+    }
+    let mut unheard = [0; 1024];
+    while !goodbye.is_empty() && matches!(reads.read(&mut unheard).await, Ok(read) if read > 0) {}
 }

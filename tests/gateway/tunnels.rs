@@ -112,6 +112,66 @@ fn a_websocket_ends_with_the_session_within_a_second() {
     );
 }
 
+/// A backend that switches to WebSocket, and tells when it has been sent so many bytes, and then what
+/// else it was until the end.
+fn listening(bytes: usize) -> (String, std::sync::mpsc::Receiver<Vec<u8>>) {
+    let (heard, hears) = std::sync::mpsc::channel();
+    let backend = raw_backend(move |mut stream| {
+        if read_request(&mut stream).is_none() {
+            return;
+        }
+        let head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+        );
+        // A whole frame, so that the client's side begins with one.
+        let _ = stream.write_all(head.as_bytes());
+        let _ = stream.write_all(b"\x81\x02hi");
+        let mut words = vec![0; bytes];
+        let _ = stream.read_exact(&mut words);
+        let _ = heard.send(std::mem::take(&mut words));
+        let _ = stream.read_to_end(&mut words);
+        let _ = heard.send(words);
+    });
+    (backend, hears)
+}
+
+/// What client and backend are sent once the session is over, after the client has said `last`.
+fn last_words(last: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (backend, hears) = listening(last.len());
+    let gate = open(&backend, "signed-in");
+    let session = sign_in(gate.address(), "ada");
+    let mut client = shake(&gate, &format!("Cookie: {session}\r\n"));
+    assert_eq!(client.read().status, 101);
+    let mut greeting = [0; 4];
+    client.0.read_exact(&mut greeting).unwrap();
+    client.send(last);
+    assert_eq!(hears.recv().unwrap(), last);
+    assert_eq!(sign_out(gate.address(), &session), 200);
+    let mut words = Vec::new();
+    client.0.read_to_end(&mut words).unwrap();
+    drop(client);
+    (words, hears.recv().unwrap())
+}
+
+#[test]
+fn whoever_is_cut_off_by_the_gate_is_told_so_in_a_close_frame() {
+    let hello = b"\x81\x85\x00\x00\x00\x00hello";
+    let (client, backend) = last_words(hello);
+    assert_eq!(client, [0x88, 2, 0x03, 0xF0], "1008, not masked");
+    let [0x88, 0x82, a, b, _, _, high, low] = *backend else {
+        panic!("no masked Close: {backend:?}");
+    };
+    assert_eq!([high ^ a, low ^ b], 1001_u16.to_be_bytes());
+}
+
+#[test]
+fn nothing_is_put_into_the_middle_of_a_frame() {
+    let half = b"\x81\x85\x00\x00\x00\x00hel";
+    let (client, backend) = last_words(half);
+    assert_eq!(client, [0x88, 2, 0x03, 0xF0]);
+    assert_eq!(backend, b"");
+}
+
 #[test]
 fn an_event_stream_ends_with_the_session_within_a_second() {
     let backend = raw_backend(|mut stream| {

@@ -86,8 +86,9 @@ class WebSockets(unittest.TestCase):
         with self.connect(staying) as other, self.connect(ending) as socket:
             self.assertLess(self.gate.sign_out(ending), 400)
             begun = time.monotonic()
-            with self.assertRaises(ConnectionClosed):
+            with self.assertRaises(ConnectionClosed) as closed:
                 socket.recv(20)
+            self.assertEqual(closed.exception.rcvd.code, 1008)
             self.assertLess(time.monotonic() - begun, 1.5)
             other.send("still")
             self.assertEqual(other.recv(20), "still")

@@ -75,8 +75,6 @@ where
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(Some(256))
-        .keep_alive_interval(Some(limits.keep_alive))
-        .keep_alive_timeout(limits.header)
         .auto_date_header(true);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut watch = drain.watch();

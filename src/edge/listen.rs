@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsAcceptor;
@@ -25,6 +25,13 @@ use super::{Drain, http1, http2};
 const BACKLOG: i32 = 4096;
 /// How long to wait when the process is out of files; accepting at once would only spin.
 const OUT_OF_FILES: Duration = Duration::from_millis(100);
+
+/// How a client that is silent is asked whether it is there still: a stream that it only listens to
+/// would else be held for one that is gone. For HTTP/2 too, where a PING costs each request a lock.
+const PROBES: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
 
 /// How a listener treats its connections.
 #[derive(Debug, Clone)]
@@ -58,6 +65,7 @@ pub fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<StdListener>> {
         socket.set_nonblocking(true)?;
         // What is accepted has it too (tcp(7)), without a call for each.
         socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&PROBES)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let listener = StdListener::from(socket);

@@ -5,7 +5,7 @@
 
 mod line;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ struct Gathered {
     sink: Sink,
     batch: RefCell<Batch>,
     begun: Notify,
+    /// How many full batches were handed over.
+    sent: Cell<u64>,
 }
 
 impl Lines {
@@ -59,6 +61,7 @@ impl Lines {
             sink,
             batch: RefCell::default(),
             begun: Notify::new(),
+            sent: Cell::new(0),
         }))
     }
 
@@ -69,6 +72,7 @@ impl Lines {
         batch.lines = batch.lines.saturating_add(1);
         if batch.text.len() >= BATCH {
             let full = std::mem::take(&mut *batch);
+            self.0.sent.set(self.0.sent.get().wrapping_add(1));
             self.0.sink.send(full);
         } else if batch.lines == 1 {
             self.0.begun.notify_one();
@@ -79,8 +83,14 @@ impl Lines {
     pub async fn run(self) {
         loop {
             self.0.begun.notified().await;
-            tokio::time::sleep(GATHER).await;
-            self.0.flush();
+            // Under load batches are full long before: only one that is not is cut short.
+            loop {
+                let begun = self.0.sent.get();
+                tokio::time::sleep(GATHER).await;
+                if self.0.sent.get() == begun {
+                    break self.0.flush();
+                }
+            }
         }
     }
 }

@@ -371,6 +371,8 @@ impl Exchange {
                 }
             }
             if self.sending == Sending::Done {
+                // What waits for its response holds no buffer.
+                self.out = BytesMut::new();
                 return match Pin::new(&mut self.conn.io).poll_flush(cx) {
                     Poll::Ready(_) => Poll::Ready(Ok(())),
                     Poll::Pending => Poll::Pending,

@@ -141,35 +141,21 @@ impl Exchange {
         record.method = Some(head.method.clone());
         record.host = Some(Arc::from(head.authority.host.as_str()));
         record.path = Some(Arc::from(head.target.path.as_str()));
-        match &self.0.site {
-            Site::Gate(gate) => {
-                let gate = gate.load_full();
-                self.through(&gate, conn, head, body, early, record).await
-            }
-            Site::Redirect(port) => self.redirect(*port, &head, record),
+        let gate = match &self.0.site {
+            Site::Gate(gate) => gate.load_full(),
+            Site::Redirect(port) => return self.redirect(*port, &head, record),
             Site::Admin(admin) => {
                 let response = admin.answer(&head);
-                self.reply(response, None, false, record)
+                return self.reply(response, None, false, record);
             }
-        }
-    }
-
-    async fn through(
-        &self,
-        gate: &Gate,
-        conn: &Connection,
-        head: Head,
-        body: Body,
-        early: Early<'_>,
-        mut record: Box<Record>,
-    ) -> Reply {
+        };
         let asked = pages::Asked::of(&head);
         let now = Now {
             wall: record.time,
             uptime: record.started.saturating_duration_since(self.0.begun),
         };
         let passed = pipeline::handle(
-            gate,
+            &gate,
             &self.0.pools,
             conn,
             &asked,

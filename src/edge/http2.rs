@@ -54,10 +54,11 @@ where
         let state = Rc::clone(&state);
         move |request| {
             let stream = Stream::open(&state);
+            let asked = Asked::read(request, &limits.head);
             let (exchange, conn) = (exchange.clone(), Rc::clone(&conn));
             // In a box, because hyper moves it four times on its way to a task, and it is long.
             Box::pin(async move {
-                Ok::<_, std::convert::Infallible>(answer(exchange, &conn, request, stream).await)
+                Ok::<_, std::convert::Infallible>(answer(&exchange, &conn, asked, stream).await)
             })
         }
     });
@@ -201,53 +202,77 @@ impl Drop for Stream {
     }
 }
 
+/// A request whose head was read, while it takes its way.
+struct Asked {
+    head: Result<Head, head::Refused>,
+    /// Its content, if there can be any.
+    incoming: Option<Incoming>,
+    /// The client waits for a word before it sends content.
+    expects: bool,
+}
+
+impl Asked {
+    fn read(request: Request<Incoming>, limits: &HeadLimits) -> Self {
+        let (parts, incoming) = request.into_parts();
+        let incoming = Some(incoming).filter(|incoming| !incoming.is_end_stream());
+        Self {
+            expects: parts.headers.contains_key(EXPECT),
+            head: read_head(parts, incoming.is_none(), limits),
+            incoming,
+        }
+    }
+}
+
+/// What became of a request's content so far.
+#[derive(Default)]
+struct Progress {
+    received: Cell<u64>,
+    /// Content of which there may be more, when nobody reads on.
+    unread: RefCell<Option<Incoming>>,
+}
+
 async fn answer(
-    exchange: Exchange,
+    exchange: &Exchange,
     conn: &Connection,
-    request: Request<Incoming>,
+    asked: Asked,
     stream: Stream,
 ) -> Response<Sent> {
-    let (parts, incoming) = request.into_parts();
-    let ends = incoming.is_end_stream();
-    // Who waits for an answer before sending content is not waited for.
-    let expects = parts.headers.contains_key(EXPECT);
-    let limits = *exchange.limits();
-    let received = Rc::new(Cell::new(0));
-    let unread = Rc::new(RefCell::new(None));
-    let reply = match read_head(parts, ends, &limits.head) {
+    let Asked {
+        head,
+        incoming,
+        expects,
+    } = asked;
+    let progress = incoming.as_ref().map(|_| Rc::<Progress>::default());
+    let reply = match head {
         Err(refused) => exchange.refuse(conn, refused),
         Ok(head) => {
-            let body = if ends {
-                Body::Empty
-            } else {
-                Body::stream(Content {
-                    incoming: Some(incoming),
-                    unread: Rc::clone(&unread),
-                    idle: Deadline::default(),
-                    limits,
-                    received: Rc::clone(&received),
-                    waiting_since: None,
-                    waited: Duration::ZERO,
-                })
+            let body = match (incoming, &progress) {
+                (Some(incoming), Some(progress)) => {
+                    Body::stream(Content::new(incoming, *exchange.limits(), progress))
+                }
+                (Some(_) | None, _) => Body::Empty,
             };
             // hyper has no way to send interim responses.
             exchange.answer(conn, head, body, &|_| {}).await
         }
     };
-    let unread = unread.take();
+    let unread = progress
+        .as_ref()
+        .and_then(|progress| progress.unread.take());
+    // Who waits for an answer before sending content is not waited for.
     if let Some(incoming) = unread.filter(|_| !expects) {
         Box::pin(skip(incoming)).await;
     }
-    let (head, body) = (reply.response.fields, reply.response.body);
+    let (fields, body) = (reply.response.fields, reply.response.body);
     let mut response = Response::new(Sent {
         body,
         log: Some(reply.log),
-        received,
+        progress,
         sent: 0,
         stream,
     });
     *response.status_mut() = reply.response.status;
-    *response.headers_mut() = HeaderMap::from(head);
+    *response.headers_mut() = HeaderMap::from(fields);
     response
 }
 
@@ -317,13 +342,24 @@ fn join_crumbs(mut headers: Fields) -> Fields {
 /// A request's content, with the limits on slow clients.
 struct Content {
     incoming: Option<Incoming>,
-    /// Where content goes of which there may be more when nobody reads on.
-    unread: Rc<RefCell<Option<Incoming>>>,
+    progress: Rc<Progress>,
     idle: Deadline,
     limits: Limits,
-    received: Rc<Cell<u64>>,
     waiting_since: Option<Instant>,
     waited: Duration,
+}
+
+impl Content {
+    fn new(incoming: Incoming, limits: Limits, progress: &Rc<Progress>) -> Self {
+        Self {
+            incoming: Some(incoming),
+            progress: Rc::clone(progress),
+            idle: Deadline::default(),
+            limits,
+            waiting_since: None,
+            waited: Duration::ZERO,
+        }
+    }
 }
 
 impl http_body::Body for Content {
@@ -348,11 +384,10 @@ impl http_body::Body for Content {
                 Some(Err(_)) => Some(Err(body::Error::ClientGone)),
                 Some(Ok(frame)) => {
                     let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-                    this.received.set(this.received.get().saturating_add(bytes));
+                    let received = this.progress.received.get().saturating_add(bytes);
+                    this.progress.received.set(received);
                     // A byte now and then must not put the question off.
-                    if !frame.is_trailers()
-                        && this.limits.is_too_slow(this.waited, this.received.get())
-                    {
+                    if !frame.is_trailers() && this.limits.is_too_slow(this.waited, received) {
                         return Poll::Ready(Some(Err(body::Error::ClientTimeout)));
                     }
                     let forbidden = frame
@@ -370,7 +405,9 @@ impl http_body::Body for Content {
         this.idle.start(Duration::from_secs(1));
         while this.idle.poll(cx).is_ready() {
             let waited = this.waited.saturating_add(since.elapsed());
-            let slow = this.limits.is_too_slow(waited, this.received.get());
+            let slow = this
+                .limits
+                .is_too_slow(waited, this.progress.received.get());
             if slow || since.elapsed() >= this.limits.body_idle {
                 return Poll::Ready(Some(Err(body::Error::ClientTimeout)));
             }
@@ -393,7 +430,7 @@ impl http_body::Body for Content {
 impl Drop for Content {
     fn drop(&mut self) {
         let incoming = self.incoming.take();
-        *self.unread.borrow_mut() = incoming.filter(|incoming| !incoming.is_end_stream());
+        *self.progress.unread.borrow_mut() = incoming.filter(|incoming| !incoming.is_end_stream());
     }
 }
 
@@ -401,7 +438,7 @@ impl Drop for Content {
 struct Sent {
     body: Body,
     log: Option<Log>,
-    received: Rc<Cell<u64>>,
+    progress: Option<Rc<Progress>>,
     sent: u64,
     stream: Stream,
 }
@@ -412,7 +449,9 @@ impl Sent {
         self.stream.asked_again();
         if let Some(log) = self.log.take() {
             log.finish(
-                self.received.get(),
+                self.progress
+                    .as_ref()
+                    .map_or(0, |progress| progress.received.get()),
                 &Written {
                     content_bytes: self.sent,
                     result,

@@ -1,6 +1,6 @@
 //! Idle connections to backends, one pool a core: no lock, no wake-up across threads.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -13,7 +13,6 @@ use bytes::BytesMut;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::deadline::Deadline;
@@ -23,10 +22,13 @@ use crate::scratch;
 use super::io::BackendIo;
 use super::{Error, Timeouts};
 
-/// A connection is not used again after this long: below what servers close idle ones at.
-const IDLE: Duration = Duration::from_secs(15);
+/// How often idle connections are looked at.
+pub const SWEEP: Duration = Duration::from_secs(5);
+/// A connection is not used again after so many sweeps, which is 10 to 15 seconds: below what servers
+/// close idle ones at. Counting sweeps spares each request two readings of the clock.
+const MOST_SWEEPS: u32 = 3;
 /// Idle connections kept for one backend on one core: as many as were needed at once, since opening one
-/// costs as much as five requests. [`IDLE`] takes them down when they are not.
+/// costs as much as five requests. [`MOST_SWEEPS`] takes them down when they are not.
 const MOST_IDLE: usize = 2048;
 
 /// Everything that makes a connection; two backends that differ in any of it share none.
@@ -81,7 +83,8 @@ pub struct Conn {
     pub input: BytesMut,
     /// The timer of whoever uses it.
     pub clock: Deadline,
-    idle_since: Instant,
+    /// The sweep before which it was kept.
+    kept_at: u32,
 }
 
 /// The idle connections of one backend on this core.
@@ -90,6 +93,7 @@ pub struct Endpoint {
     /// What it connects to: a copy, so that no core keeps a backend known to the others.
     pub spec: Spec,
     named: Weak<Spec>,
+    sweeps: Rc<Cell<u32>>,
     idle: RefCell<VecDeque<Conn>>,
 }
 
@@ -97,6 +101,7 @@ pub struct Endpoint {
 #[derive(Debug, Default)]
 pub struct Pools {
     endpoints: RefCell<HashMap<u64, Rc<Endpoint>, Quick>>,
+    sweeps: Rc<Cell<u32>>,
 }
 
 impl Pools {
@@ -112,18 +117,21 @@ impl Pools {
         let endpoint = Rc::new(Endpoint {
             spec: Spec::clone(spec),
             named: Arc::downgrade(spec),
+            sweeps: Rc::clone(&self.sweeps),
             idle: RefCell::default(),
         });
         endpoints.insert(spec.id, Rc::clone(&endpoint));
         endpoint
     }
 
-    /// Closes connections idle for too long, and forgets backends that no policy names any more.
+    /// Closes connections idle for too long, and forgets backends that no policy names any more; to
+    /// be called every [`SWEEP`].
     pub fn sweep(&self) {
-        let now = Instant::now();
+        let sweep = self.sweeps.get().wrapping_add(1);
+        self.sweeps.set(sweep);
         self.endpoints.borrow_mut().retain(|_, endpoint| {
             let mut idle = endpoint.idle.borrow_mut();
-            idle.retain(|conn| now.saturating_duration_since(conn.idle_since) < IDLE);
+            idle.retain(|conn| sweep.wrapping_sub(conn.kept_at) < MOST_SWEEPS);
             endpoint.is_named()
         });
     }
@@ -139,14 +147,8 @@ impl Endpoint {
     /// closing it at this moment, and nothing here can tell. One that has something to say without
     /// being asked is out of step, and dropped.
     pub fn reuse(&self) -> Option<Conn> {
-        let now = Instant::now();
         loop {
             let mut conn = self.idle.borrow_mut().pop_back()?;
-            if now.saturating_duration_since(conn.idle_since) >= IDLE {
-                // The ones below are older still.
-                self.idle.borrow_mut().clear();
-                return None;
-            }
             let mut none = Context::from_waker(Waker::noop());
             let read = scratch::poll_read(&mut conn.io, &mut none, &mut conn.input);
             if matches!(read, Poll::Pending) {
@@ -160,7 +162,7 @@ impl Endpoint {
         if !conn.input.is_empty() || !self.is_named() {
             return;
         }
-        conn.idle_since = Instant::now();
+        conn.kept_at = self.sweeps.get();
         conn.clock.clear();
         conn.input = BytesMut::new();
         let mut idle = self.idle.borrow_mut();
@@ -182,7 +184,7 @@ impl Endpoint {
             io,
             input: BytesMut::new(),
             clock: Deadline::default(),
-            idle_since: Instant::now(),
+            kept_at: self.sweeps.get(),
         })
     }
 

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-
-use crate::pure::fields::Fields;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
@@ -14,6 +12,7 @@ use super::http1::{Request, send};
 use super::pool::{Address, Pools, Spec};
 use super::*;
 use crate::body::Body;
+use crate::pure::fields::Fields;
 use crate::pure::head::Content;
 
 /// Sends a POST that states `length` and has `content`, to a backend that answers at once; the
@@ -100,4 +99,26 @@ fn a_backend_that_no_policy_names_any_more_is_forgotten_on_every_core() {
     drop(spec);
     cores.iter().for_each(Pools::sweep);
     assert_eq!(are_known(), [false, false]);
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_asks_for_is_closed_after_a_few_sweeps() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("backend.sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let timeouts = Timeouts {
+        connect: Duration::from_secs(5),
+        first_byte: Duration::from_secs(5),
+        idle: Duration::from_secs(5),
+    };
+    let spec = Arc::new(Spec::new(Address::Unix(path), None, timeouts));
+    let pools = Pools::default();
+    let endpoint = pools.endpoint(&spec);
+    let conn = endpoint.connect().await.unwrap();
+    endpoint.keep(conn);
+    (0..2).for_each(|_| pools.sweep());
+    let conn = endpoint.reuse().expect("kept for two sweeps");
+    endpoint.keep(conn);
+    (0..3).for_each(|_| pools.sweep());
+    assert!(endpoint.reuse().is_none());
 }

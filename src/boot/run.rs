@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tracing::level_filters::LevelFilter;
 
 use crate::backend::fetch::{self, fetch};
-use crate::backend::pool::{Address, Pools, Spec, Tls};
+use crate::backend::pool::{Address, Pools, SWEEP, Spec, Tls};
 use crate::backend::{Timeouts, tls};
 use crate::cert::{self, Store};
 use crate::config::gateway::{self, Gateway, LogFormat, LogLevel};
@@ -45,8 +45,7 @@ use crate::session::Sessions;
 use super::watch::Watch;
 use super::{certificates, clock, first_run, gate, load, now};
 
-/// How often idle connections and old sessions are looked at.
-const SWEEP: Duration = Duration::from_secs(5);
+/// How often old sessions are looked at.
 const PRUNE: Duration = Duration::from_secs(60);
 /// How long the last lines of the log may take to be written.
 const LAST_LINES: Duration = Duration::from_secs(5);

@@ -141,11 +141,7 @@ fn ask(
         client_certificate: None,
         bound_to_server_name: false,
     });
-    let conn = Connection {
-        peer,
-        local: peer,
-        tls,
-    };
+    let conn = Connection { peer, tls };
     let head = Head {
         method: method.clone(),
         version: Version::HTTP_11,

@@ -122,7 +122,6 @@ pub async fn accept_unix(listener: UnixListener, exchange: Exchange, drain: Drai
     let nowhere = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
     let conn = Rc::new(Connection {
         peer: nowhere,
-        local: nowhere,
         tls: None,
     });
     loop {
@@ -150,12 +149,8 @@ async fn serve(
     exchange: Exchange,
     drain: Drain,
 ) {
-    let Ok(local) = stream.local_addr() else {
-        return;
-    };
     let mut conn = Connection {
         peer: canonical(peer),
-        local: canonical(local),
         tls: None,
     };
     let limits = *exchange.limits();
@@ -165,13 +160,8 @@ async fn serve(
             tracing::debug!(peer = %conn.peer, "no PROXY protocol header from a peer that must send one");
             return;
         };
-        if let Source::Proxied {
-            client,
-            destination,
-        } = source
-        {
+        if let Source::Proxied { client, .. } = source {
             conn.peer = canonical(client);
-            conn.local = canonical(destination);
         }
     }
     if !ticket.count_for(conn.peer.ip()) {

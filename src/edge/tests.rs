@@ -52,7 +52,6 @@ fn nobody() -> Rc<Connection> {
     let nowhere = (Ipv4Addr::LOCALHOST, 1).into();
     Rc::new(Connection {
         peer: nowhere,
-        local: nowhere,
         tls: None,
     })
 }

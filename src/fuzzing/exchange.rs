@@ -269,7 +269,6 @@ impl World {
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let conn = Rc::new(Connection {
             peer: nowhere,
-            local: nowhere,
             tls: None,
         });
         let serving = edge::serve(client, conn, self.exchange.clone(), Drain::default());

@@ -377,7 +377,6 @@ mod tests {
     ) -> (Result<String, Refused>, Record) {
         let conn = Connection {
             peer: (peer.parse::<IpAddr>().unwrap(), 4711).into(),
-            local: "127.0.0.1:443".parse().unwrap(),
             tls: None,
         };
         let mut headers = Fields::new();

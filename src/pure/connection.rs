@@ -8,8 +8,6 @@ use std::sync::Arc;
 pub struct Connection {
     /// The TCP peer, or the client that a trusted peer named by PROXY protocol.
     pub peer: SocketAddr,
-    /// The address that was connected to.
-    pub local: SocketAddr,
     /// The TLS session, when there is one.
     pub tls: Option<Tls>,
 }

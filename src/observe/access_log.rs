@@ -19,7 +19,7 @@ pub use line::line;
 pub(super) use line::{is_printable, push_escape};
 
 /// Bytes of a batch: what is gathered goes when it is as long.
-const BATCH: usize = 128 * 1024;
+const BATCH: usize = 512 * 1024;
 /// How long lines gather.
 const GATHER: Duration = Duration::from_millis(10);
 
@@ -157,7 +157,7 @@ mod tests {
         let (seen, written) = std::sync::mpsc::channel();
         let writer = Writer::start("log", Tell(seen)).unwrap();
         let lines = Lines::new(Format::Json, writer.sink());
-        (0..4000).for_each(|_| lines.emit(&record()));
+        (0..20_000).for_each(|_| lines.emit(&record()));
         drop(lines);
         assert!(writer.finish(Duration::from_secs(10)));
         let sizes: Vec<usize> = written.iter().collect();

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 /// Batches that wait for the writer.
-const QUEUE: usize = 128;
+const QUEUE: usize = 32;
 
 /// Lines on their way to the writer.
 #[derive(Debug, Default)]

@@ -123,7 +123,8 @@ format = "json"
             self.process.send_signal(how)
         status = self.process.wait(PATIENCE_S * 2)
         self.reader.join(PATIENCE_S)
-        self.process.stdout.close()
+        if self.process.stdout:
+            self.process.stdout.close()
         return status
 
     def close(self):

@@ -149,7 +149,7 @@ pub async fn send(
         body,
         grant,
     } = outbound.into_parts();
-    let session = grant.subject().session().map(Arc::clone);
+    let session = grant.into_session();
     if matches!(content, Content::Length(length) if length > rule.most_content_bytes) {
         return Err(Refused::BodyTooLarge);
     }

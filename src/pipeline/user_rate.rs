@@ -25,11 +25,6 @@ impl Paced {
     pub const fn subject(&self) -> &Subject {
         &self.0
     }
-
-    /// Who asks, for what comes after.
-    pub fn into_subject(self) -> Subject {
-        self.0
-    }
 }
 
 /// The limit of the user was met.

@@ -5,6 +5,7 @@ use std::fmt;
 use http::HeaderName;
 
 use super::names::{Known, Names};
+use super::spelling;
 
 /// What a file of names says.
 #[derive(Debug, Clone, Default)]
@@ -86,8 +87,13 @@ impl Lists {
 
     fn look_up(&self, name: &HeaderName) -> Listed {
         let kept = self.keep.contains(name);
+        // `X_Powered_By` says what `X-Powered-By` does.
+        let folded = || spelling::fold(name.as_str().as_bytes());
         Listed {
-            stripped: !kept && self.strip.contains(name),
+            stripped: !kept
+                && (self.strip.contains(name)
+                    || !spelling::is_plain(name.as_str().as_bytes())
+                        && self.strip.contains_lower(&folded())),
             allowed: kept || self.allow.contains(name),
         }
     }

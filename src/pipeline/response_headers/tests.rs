@@ -74,6 +74,8 @@ fn banners_of_every_kind_are_gone() {
         "X-Kong-Upstream-Latency",
         "CF-Ray",
         "traceparent",
+        "X_Powered_By",
+        "X.Runtime",
     ] {
         gone(name, "x");
     }

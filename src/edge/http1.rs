@@ -798,3 +798,29 @@ async fn linger<IO: AsyncRead + AsyncWrite + Unpin>(wire: &RefCell<Wire<IO>>) {
     };
     let _ = tokio::time::timeout(LINGER, ending).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use http::header::LINK;
+
+    use super::*;
+
+    #[test]
+    fn interim_responses_that_wait_for_a_slow_client_are_bounded_and_whole() {
+        let hints = |bytes: usize| Response {
+            status: StatusCode::EARLY_HINTS,
+            fields: [(LINK, HeaderValue::try_from("a".repeat(bytes)).unwrap())]
+                .into_iter()
+                .collect(),
+            body: Body::Empty,
+        };
+        let mut wire = Wire::new(tokio::io::empty());
+        for bytes in [EARLY_BYTES / 2, EARLY_BYTES / 2, 100, EARLY_BYTES] {
+            wire.push_early(&hints(bytes));
+        }
+        assert!(wire.early.len() <= EARLY_BYTES);
+        let text = String::from_utf8(wire.early.to_vec()).unwrap();
+        assert_eq!(text.matches("HTTP/1.1 103 Early Hints\r\n").count(), 2);
+        assert!(text.ends_with(&format!("link: {}\r\n\r\n", "a".repeat(100))));
+    }
+}

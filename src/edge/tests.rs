@@ -155,3 +155,14 @@ fn a_tunnel_ends_though_its_client_takes_nothing() {
         assert_eq!(ended.reason, Some("wire.tunnel_idle"));
     });
 }
+
+#[test]
+fn a_client_that_is_silent_is_asked_whether_it_is_there_still() {
+    let bound = listen::bind((Ipv4Addr::LOCALHOST, 0).into(), 1).unwrap();
+    let listener = bound.first().unwrap();
+    listener.set_nonblocking(false).unwrap();
+    let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    let accepted = socket2::SockRef::from(&accepted);
+    assert!(accepted.keepalive().unwrap() && accepted.tcp_nodelay().unwrap());
+}

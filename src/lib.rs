@@ -39,6 +39,7 @@ pub mod identity;
 pub mod backend;
 pub mod cert;
 pub mod pages;
+pub mod caller;
 pub mod whoami;
 pub mod pipeline;
 pub mod explain;

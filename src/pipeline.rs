@@ -30,14 +30,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::backend::pool::Pools;
 use crate::body::Body;
+use crate::caller::Caller;
 use crate::identity::Identity;
-use crate::pages::Asked;
-use crate::pure::connection::Connection;
 use crate::pure::head::Head;
 use crate::record::Record;
 use crate::record::stage::{ACCESS, FORWARD, RATE, SIGN_IN};
 use crate::refusal::Refusal;
-use crate::response::Early;
 
 /// The tables of a policy file in force for one host and path, in the order of the stages.
 #[derive(Debug)]
@@ -100,16 +98,16 @@ fn clock() -> Instant {
 /// # Errors
 /// The refusal of the first stage that did not let it pass.
 #[rustfmt::skip]
-#[expect(clippy::too_many_arguments, reason = "each is a fact of the request or of the core that no other holds")]
 pub async fn handle(
-    gate: &Gate, pools: &Pools, conn: &Connection, asked: &Asked, head: Head, body: Body, early: Early<'_>, now: Now, seen: &mut Record,
+    gate: &Gate, pools: &Pools, caller: Caller<'_>, head: Head, body: Body, now: Now, seen: &mut Record,
 ) -> Result<Passed, Refusal> {
+    let Caller { conn, asked, early } = caller;
     let at       = route::find(&gate.routes, conn, &head, seen)?;
     let rules    = at.rules();
     let client   = network::admit(&rules.network, conn, &head.headers, seen)?;
     let permit   = rate::admit(&rules.rate, &gate.rates, client, now.uptime)?;                               seen.passed(RATE, clock());
     if let Some(page) = portal::page(&head) {
-        return Box::pin(portal::serve(page, rules.sign_in.has_page(), &gate.identity, permit, conn, asked, head, body, now.wall, seen)).await;
+        return Box::pin(portal::serve(page, rules.sign_in.has_page(), &gate.identity, permit, caller, head, body, now.wall, seen)).await;
     }
     let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await?;  seen.passed(SIGN_IN, clock());
     let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;

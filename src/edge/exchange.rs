@@ -12,6 +12,7 @@ use http::{HeaderValue, StatusCode};
 
 use crate::backend::pool::Pools;
 use crate::body::Body;
+use crate::caller::Caller;
 use crate::observe::access_log::Lines;
 use crate::observe::metrics::Metrics;
 use crate::pages::{self, Context};
@@ -150,22 +151,17 @@ impl Exchange {
             }
         };
         let asked = pages::Asked::of(&head);
+        let caller = Caller {
+            conn,
+            asked: &asked,
+            early,
+        };
         let now = Now {
             wall: record.time,
             uptime: record.started.saturating_duration_since(self.0.begun),
         };
-        let passed = pipeline::handle(
-            &gate,
-            &self.0.pools,
-            conn,
-            &asked,
-            head,
-            body,
-            early,
-            now,
-            &mut record,
-        )
-        .await;
+        let passed =
+            pipeline::handle(&gate, &self.0.pools, caller, head, body, now, &mut record).await;
         match passed {
             Ok(Passed { response, switched }) => {
                 let tunnel = switched.map(|(backend, session)| Tunnel {

@@ -28,6 +28,7 @@ use http::header::{CONTENT_TYPE, ORIGIN, SET_COOKIE, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Response};
 
 use crate::body::{self, Body};
+use crate::caller::Caller;
 use crate::identity::{AtSignIn, Failure, Identity};
 use crate::pages::sign_in::SignInError;
 use crate::pages::{self, Asked, Context};
@@ -132,8 +133,7 @@ pub async fn serve(
     has_sign_in_page: bool,
     identity: &Identity,
     permit: Permit,
-    conn: &Connection,
-    asked: &Asked,
+    caller: Caller<'_>,
     head: Head,
     body: Body,
     now: SystemTime,
@@ -142,8 +142,8 @@ pub async fn serve(
     let visit = Visit {
         identity,
         client: permit.ip(),
-        conn,
-        asked,
+        conn: caller.conn,
+        asked: caller.asked,
         head: &head,
         now,
         has_sign_in_page,

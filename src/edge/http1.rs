@@ -494,8 +494,13 @@ async fn write<IO: AsyncRead + AsyncWrite + Unpin>(
     let chunked = !bodiless && exact.is_none() && version == Version::HTTP_11;
     let close = close || (!bodiless && exact.is_none() && !chunked);
     let mut out = BytesMut::with_capacity(1024);
-    // What did not go before goes along.
-    out.extend_from_slice(&std::mem::take(&mut wire.borrow_mut().early));
+    {
+        let mut wire = wire.borrow_mut();
+        // Once the answer has begun, it is too late to ask for content.
+        wire.continue_due = false;
+        // What did not go before goes along.
+        out.extend_from_slice(&std::mem::take(&mut wire.early));
+    }
     write_head(&mut out, status, &fields);
     if !bodiless {
         if let Some(length) = exact {

@@ -162,6 +162,12 @@ impl<R> At<R> {
     pub fn rules(&self) -> &R {
         &self.rules
     }
+
+    /// The application's rules, and those of all its paths.
+    pub fn all_rules(&self) -> impl Iterator<Item = &R> {
+        let paths = self.app.paths.iter().map(|(_, rules)| &**rules);
+        std::iter::once(&*self.app.rules).chain(paths)
+    }
 }
 
 /// Why a request belongs to no application.

@@ -1,8 +1,8 @@
 //! Browsers that sign in, stay signed in, and sign out.
 
 use crate::support::{
-    Backend, Gate, PASSWORD, SIGN_IN, Setup, ask, cookies, get, policy, sign_in, sign_in_with,
-    sign_out,
+    Backend, Gate, PASSWORD, SIGN_IN, Setup, ask, basic, cookies, get, policy, sign_in,
+    sign_in_with, sign_out,
 };
 
 fn open(backend: &str) -> Gate {
@@ -182,6 +182,54 @@ fn sessions_and_sign_outs_survive_a_kill() {
     assert_eq!(sign_out(gate.address(), &ends), 200);
     let gate = gate.kill_and_restart();
     assert_eq!((with(&gate, &stays), with(&gate, &ends)), (200, 401));
+}
+
+#[test]
+fn another_account_is_offered_where_the_path_has_a_sign_in_page() {
+    let backend = Backend::ok();
+    let rest = |by_default: &str, by_path: &str| {
+        format!(
+            "access = {{ groups = [\"staff\"] }}\nsign_in = {{ with = [\"{by_default}\"] }}\n\
+             [[path]]\nprefix = \"/part\"\nsign_in = {{ with = [\"{by_path}\"] }}"
+        )
+    };
+    let as_ada = format!("Accept: text/html\r\n{}", basic("ada", PASSWORD));
+    let denied = |gate: &Gate, path: &str, fields: &str| {
+        let answer = get(gate.address(), path, fields);
+        assert_eq!(answer.status, 403, "{path}");
+        answer.body.contains("/.portcullis/sign-out")
+    };
+    let text = policy(&backend.url(), &rest("local", "basic"));
+    let gate = Setup::plain(&text).account("ada").start();
+    let session = sign_in(gate.address(), "ada");
+    let fields = format!("Accept: text/html\r\nCookie: {session}\r\n");
+    assert!(denied(&gate, "/", &fields));
+    assert!(!denied(&gate, "/part", &as_ada));
+
+    let text = policy(&backend.url(), &rest("basic", "local\", \"basic"));
+    let gate = Setup::plain(&text).account("ada").start();
+    assert!(!denied(&gate, "/", &as_ada));
+    assert!(denied(&gate, "/part", &as_ada));
+    assert_eq!(backend.requests(), 0);
+}
+
+#[test]
+fn a_path_may_have_a_sign_in_page_where_the_application_has_none() {
+    let backend = Backend::ok();
+    let text = policy(
+        &backend.url(),
+        "access = \"signed-in\"\nsign_in = { with = [\"basic\"] }\n\
+         [[path]]\nprefix = \"/part\"\nsign_in = { with = [\"local\"] }",
+    );
+    let gate = Setup::plain(&text).account("ada").start();
+    let stranger = get(gate.address(), "/part", "Accept: text/html\r\n");
+    assert_eq!(stranger.status, 303);
+    assert!(stranger.field("location").unwrap().starts_with(SIGN_IN));
+    let session = sign_in(gate.address(), "ada");
+    let fields = format!("Cookie: {session}\r\n");
+    assert_eq!(get(gate.address(), "/part", &fields).status, 200);
+    // The session is for the path; the rest asks for what it asked for before.
+    assert_eq!(get(gate.address(), "/", &fields).status, 401);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use crate::cert::{self, Certificates};
 use crate::config::{self, Config, Files};
 use crate::identity::accounts::{self, Accounts};
+use crate::identity::provider::Provider;
 use crate::identity::{Identity, Shared};
 use crate::pipeline::Gate;
 use crate::pipeline::rate::Cells;
@@ -119,7 +120,7 @@ fn load_into(directory: &Path, problems: &Problems) -> Option<Loaded> {
         config
             .providers
             .iter()
-            .filter_map(|provider| provider.file())
+            .flat_map(Provider::files)
             .map(|file| directory.join(file)),
     );
     files.push(path);

@@ -1,6 +1,5 @@
 //! Text to rules, or every problem at once. It reads no file itself: [`Files`] has their texts.
 
-pub mod secret;
 pub mod gateway;
 pub mod policy;
 pub mod expectation;

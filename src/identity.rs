@@ -8,32 +8,44 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use tracing::error;
+use tracing::{error, info};
 use zeroize::Zeroizing;
 
+use crate::backend::fetch::Client;
+use crate::backend::tls;
 use crate::keys::{self, NoRandom};
+use crate::pure::attempt;
+use crate::pure::callback;
 use crate::pure::csrf::{self, Forged};
 use crate::pure::identity::{User, is_name};
 use crate::pure::jwt::{self, BadToken, Proved, Token};
+use crate::pure::return_to::ReturnTo;
+use crate::pure::seal;
 use crate::pure::session::{Id, Seconds};
 use crate::pure::table::Problems;
+use crate::pure::ticket::{Purpose, Ticket};
 use crate::refusal::{Answer, Limited, Refusal};
-use crate::session::{Live, SessionError, Sessions, SignIn};
+use crate::session::{Index, Live, SessionError, Sessions, SignIn};
 
 pub mod password;
 pub mod verified;
 pub mod regulation;
 pub mod htpasswd;
 pub mod accounts;
+pub mod kept;
 pub mod jwks;
+pub mod metadata;
+pub mod secrets;
+pub mod oidc;
 pub mod provider;
 
 use accounts::{Accounts, LOCAL};
+use oidc::Oidc;
 use password::{Busy, MAX_PASSWORD_BYTES, Pool, Stored};
-use provider::{BASIC, KeySource, Provider, Takes};
+use provider::{BASIC, KeySource, Provider, Takes, Trust};
 use regulation::{Attempt, Regulation, Slowed};
 use verified::{Turn, UnderWay, Verified};
 
@@ -51,6 +63,8 @@ pub struct Shared {
     regulation: Regulation,
     keys: keys::Keys,
     issuers: Mutex<HashMap<String, Weak<jwks::Keys>>>,
+    providers: Mutex<HashMap<[u8; 32], Weak<Oidc>>>,
+    system_client: OnceLock<Result<Client, tls::Error>>,
     generations: AtomicU64,
 }
 
@@ -68,6 +82,8 @@ impl Shared {
             regulation: Regulation::default(),
             keys: keys::Keys::generate()?,
             issuers: Mutex::default(),
+            providers: Mutex::default(),
+            system_client: OnceLock::new(),
             generations: AtomicU64::new(0),
         })
     }
@@ -92,6 +108,36 @@ impl Shared {
         issuers.insert(url.to_owned(), Arc::downgrade(&keys));
         keys
     }
+
+    /// The provider of these settings: the one that is in use already, or a new one, so that a reload
+    /// forgets nothing that the provider said.
+    fn provider(
+        &self,
+        settings: oidc::Settings,
+        trust: &Trust,
+        client: Client,
+        secret: Option<Zeroizing<String>>,
+    ) -> Arc<Oidc> {
+        let text = Zeroizing::new(format!("{settings:?}{trust:?}{secret:?}"));
+        let known_by = seal::hash(text.as_bytes());
+        let mut providers = self
+            .providers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        providers.retain(|_, provider| provider.strong_count() > 0);
+        if let Some(provider) = providers.get(&known_by).and_then(Weak::upgrade) {
+            return provider;
+        }
+        let provider = Arc::new(Oidc::new(settings, client, secret));
+        providers.insert(known_by, Arc::downgrade(&provider));
+        provider
+    }
+
+    /// What asks issuers that the system's authorities vouch for; these are read once.
+    fn system_client(&self) -> Result<Client, tls::Error> {
+        let made = || tls::client_config(None, None).map(Client::new);
+        self.system_client.get_or_init(made).clone()
+    }
 }
 
 /// Everybody who can be known under the configuration in force.
@@ -112,6 +158,7 @@ impl std::fmt::Debug for Identity {
 enum Method {
     Passwords(Passwords),
     Tokens(Tokens),
+    People(Arc<Oidc>),
 }
 
 struct Passwords {
@@ -123,6 +170,7 @@ struct Passwords {
 struct Tokens {
     rule: Arc<jwt::Rule>,
     keys: Arc<jwks::Keys>,
+    client: Client,
     generation: u64,
 }
 
@@ -145,6 +193,8 @@ pub enum Failure {
     Store,
     /// The rule names a method that is not there.
     NoMethod,
+    /// The provider does not vouch for them.
+    Provider(oidc::Error),
 }
 
 impl Failure {
@@ -159,13 +209,16 @@ impl Failure {
             Self::NoKeys => "sign_in.no_keys",
             Self::Store => "sign_in.session_store",
             Self::NoMethod => "sign_in.no_method",
+            Self::Provider(why) => why.reason(),
         }
     }
 
     /// The refusal for those failures that no other credential would help; `None` for the rest.
     pub fn refusal(&self) -> Option<Refusal> {
         let answer = match self {
-            Self::WrongPassword | Self::BadToken(_) | Self::OtherIssuer => return None,
+            Self::WrongPassword | Self::BadToken(_) | Self::OtherIssuer | Self::Provider(_) => {
+                return None;
+            }
             Self::Slowed(wait) => Answer::TooManyRequests(Limited {
                 retry_after: *wait,
                 quota: 5,
@@ -180,6 +233,12 @@ impl Failure {
 impl From<Slowed> for Failure {
     fn from(Slowed(wait): Slowed) -> Self {
         Self::Slowed(wait)
+    }
+}
+
+impl From<oidc::Error> for Failure {
+    fn from(why: oidc::Error) -> Self {
+        Self::Provider(why)
     }
 }
 
@@ -208,6 +267,19 @@ pub struct AtSignIn<'a> {
     pub user_agent: &'a str,
     /// The session cookie they have already: never adopted, always ended.
     pub presented: Option<&'a str>,
+}
+
+/// The browser that brings a provider's answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Browser<'b> {
+    /// The cookie that the sign-in was begun for.
+    pub cookie: Option<&'b str>,
+    /// Where it is.
+    pub client: IpAddr,
+    /// As it names itself.
+    pub user_agent: &'b str,
+    /// The session cookie it has already: never adopted, always ended.
+    pub presented: Option<&'b str>,
 }
 
 /// A new session.
@@ -262,15 +334,183 @@ impl Identity {
         &self.shared
     }
 
-    /// The keys that nobody keeps fresh yet: whoever asks has to, by [`jwks::Keys::keep_fresh`].
-    pub fn unattended(&self) -> Vec<Arc<jwks::Keys>> {
-        let keys = self.methods.values().filter_map(|method| match method {
-            Method::Tokens(tokens) => Some(&tokens.keys),
-            Method::Passwords(_) => None,
+    /// The keys that nobody keeps fresh yet, and what asks for them: whoever takes them has to, by
+    /// [`kept::Kept::keep_fresh`].
+    pub fn unattended_keys(&self) -> Vec<(Arc<jwks::Keys>, Client)> {
+        let tokens = self.methods.values().filter_map(|method| match method {
+            Method::Tokens(tokens) => Some(tokens),
+            Method::Passwords(_) | Method::People(_) => None,
         });
-        keys.filter(|keys| keys.needs_attendance())
+        tokens
+            .filter(|tokens| tokens.keys.needs_attendance())
+            .map(|tokens| (Arc::clone(&tokens.keys), tokens.client.clone()))
+            .collect()
+    }
+
+    /// The providers of which nobody keeps fresh yet what is known: whoever takes them has to, by
+    /// [`oidc::keep_fresh`].
+    pub fn unattended_providers(&self) -> Vec<Arc<Oidc>> {
+        let providers = self.methods.values().filter_map(|method| match method {
+            Method::People(provider) => Some(provider),
+            Method::Passwords(_) | Method::Tokens(_) => None,
+        });
+        providers
+            .filter(|provider| provider.needs_attendance())
             .map(Arc::clone)
             .collect()
+    }
+
+    /// The provider with a name.
+    pub fn provider(&self, name: &str) -> Option<&Arc<Oidc>> {
+        match self.methods.get(name) {
+            Some(Method::People(provider)) => Some(provider),
+            Some(Method::Passwords(_) | Method::Tokens(_)) | None => None,
+        }
+    }
+
+    /// Begins a sign-in at a provider: where the browser goes.
+    ///
+    /// # Errors
+    /// Why it can't.
+    pub async fn begin(
+        &self,
+        provider: &str,
+        asked: oidc::Begin<'_>,
+        now: SystemTime,
+    ) -> Result<String, Failure> {
+        let provider = self.provider(provider).ok_or(Failure::NoMethod)?;
+        let begun = provider.begin(asked, now).await?;
+        let plain = begun.attempt.encode().map_err(|_| oidc::Error::Internal)?;
+        let plain = Zeroizing::new(plain);
+        self.shared
+            .sessions
+            .keep_for(&begun.state, Purpose::Attempt, &plain, now, oidc::ATTEMPT)
+            .await?;
+        Ok(begun.url)
+    }
+
+    /// Keeps a provider's answer that came as a form, which the browser sends without its cookies: the
+    /// ticket to ask for it with them. Nothing is kept for what answers no sign-in.
+    ///
+    /// # Errors
+    /// Why it is not kept.
+    pub async fn keep_answer(&self, form: &[u8], now: SystemTime) -> Result<Ticket, Failure> {
+        let callback = callback::parse(form).map_err(oidc::Error::Callback)?;
+        self.shared
+            .sessions
+            .look_at(&callback.state, Purpose::Attempt, now)
+            .await?
+            .ok_or(oidc::Error::Over)?;
+        let ticket = Ticket::new(*keys::random().map_err(|_| oidc::Error::Internal)?);
+        self.shared
+            .sessions
+            .keep_for(&ticket, Purpose::Posted, form, now, oidc::POSTED)
+            .await?;
+        Ok(ticket)
+    }
+
+    /// An answer that was kept; it is given out once.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn kept_answer(
+        &self,
+        ticket: &Ticket,
+        now: SystemTime,
+    ) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let sessions = &self.shared.sessions;
+        let form = sessions.redeem(ticket, Purpose::Posted, now).await?;
+        Ok(form.ok_or(oidc::Error::Over)?)
+    }
+
+    /// Finishes a sign-in: a new session, and where the person was going. A session they had ends.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn finish(
+        &self,
+        provider: &str,
+        answer: &[u8],
+        browser: Browser<'_>,
+        now: SystemTime,
+    ) -> Result<(SignedIn, ReturnTo), Failure> {
+        let provider = self.provider(provider).ok_or(Failure::NoMethod)?;
+        let callback = callback::parse(answer).map_err(oidc::Error::Callback)?;
+        let sessions = &self.shared.sessions;
+        let waiting = sessions
+            .look_at(&callback.state, Purpose::Attempt, now)
+            .await?
+            .and_then(|plain| attempt::Attempt::decode(&plain).ok())
+            .ok_or(oidc::Error::Over)?;
+        // Before it is used up: somebody else's browser must not end it.
+        if !browser.cookie.is_some_and(|cookie| waiting.is_of(cookie)) {
+            return Err(oidc::Error::OtherBrowser.into());
+        }
+        let attempt = sessions
+            .redeem(&callback.state, Purpose::Attempt, now)
+            .await?
+            .and_then(|plain| attempt::Attempt::decode(&plain).ok())
+            .ok_or(oidc::Error::Over)?;
+        let code = provider.check(&attempt, callback)?;
+        let vouched = provider.redeem(&attempt, code, now).await?;
+        let sign_in = SignIn {
+            user: vouched.user,
+            proof: provider.fingerprint(),
+            client: browser.client,
+            user_agent: browser.user_agent.to_owned(),
+            tokens: Some(vouched.tokens),
+        };
+        let signed_in = self.sign_in(sign_in, browser.presented, now).await?;
+        Ok((signed_in, ReturnTo::parse(&attempt.to)))
+    }
+
+    /// A new session in place of the one that the browser had.
+    async fn sign_in(
+        &self,
+        sign_in: SignIn,
+        presented: Option<&str>,
+        now: SystemTime,
+    ) -> Result<SignedIn, Failure> {
+        let sessions = &self.shared.sessions;
+        let presented = match presented.map(Id::from_cookie) {
+            Some(Ok(id)) => sessions.find(&id, now).await?,
+            Some(Err(_)) | None => None,
+        };
+        let (id, live) = sessions.create(sign_in, presented.as_deref(), now).await?;
+        Ok(SignedIn {
+            cookie: id.to_cookie(),
+            live,
+        })
+    }
+
+    /// Ends the sessions that a provider's logout token names, and answers how many (Back-Channel
+    /// Logout §2.7).
+    ///
+    /// # Errors
+    /// Why the token counts for nothing, or the store may still have some.
+    pub async fn signed_out_by(
+        &self,
+        provider: &str,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<usize, Failure> {
+        let oidc = self.provider(provider).ok_or(Failure::NoMethod)?;
+        let logout = oidc.logout(token, now).await?;
+        let sessions = &self.shared.sessions;
+        // As long as the token could come again, and the clocks differ.
+        let life = crate::pure::id_token::LOGOUT_TOKEN_LIFE.saturating_mul(2);
+        let name = [b"logout", provider.as_bytes(), logout.id.as_bytes()];
+        if !sessions.is_first(&name, now, life).await? {
+            return Err(oidc::Error::Replayed.into());
+        }
+        let index = match (&logout.session, &logout.subject) {
+            (Some(session), _) => Index::ProviderSession { provider, session },
+            (None, Some(subject)) => Index::Subject { provider, subject },
+            (None, None) => return Ok(0),
+        };
+        let ended = sessions.end_all_of(index, now).await?;
+        info!(provider, ended, "the provider has ended sessions");
+        Ok(ended)
     }
 
     /// The live session of a cookie; `None` if there is none, or if its account is gone or has
@@ -285,11 +525,79 @@ impl Identity {
         let Some(live) = self.shared.sessions.find(&id, now).await? else {
             return Ok(None);
         };
+        if self.is_stale(&live, now) {
+            // In a box: it is rare, and long.
+            Box::pin(self.ask_again(&live, now)).await?;
+            if live.is_over(now) {
+                return Ok(None);
+            }
+        }
         match self.as_of_now(&live) {
             Some(user) => Ok(Some(Known { live, user })),
             None => {
                 self.shared.sessions.end(&live, now).await?;
                 Ok(None)
+            }
+        }
+    }
+
+    /// Whether the provider has to be asked before the session counts.
+    fn is_stale(&self, live: &Live, now: SystemTime) -> bool {
+        let record = live.record();
+        record.tokens.as_ref().is_some_and(|tokens| {
+            tokens.refresh.is_some()
+                && self
+                    .provider(&record.user.provider)
+                    .is_some_and(|provider| {
+                        tokens.checked.plus(provider.settings.refresh) <= Seconds::of(now)
+                    })
+        })
+    }
+
+    /// Asks the provider whether a session's user still may; ends the session if not. Of all who come
+    /// at this moment one asks.
+    async fn ask_again(&self, live: &Live, now: SystemTime) -> Result<(), Failure> {
+        let _turn = live.turn().await;
+        if live.is_over(now) || !self.is_stale(live, now) {
+            return Ok(());
+        }
+        let record = live.record();
+        let (Some(provider), Some(tokens)) = (self.provider(&record.user.provider), &record.tokens)
+        else {
+            return Ok(());
+        };
+        let sessions = &self.shared.sessions;
+        match provider.renew(&record.user, tokens, now).await {
+            Ok(None) => Ok(()),
+            Ok(Some(vouched)) => Ok(sessions.renew(live, vouched.user, vouched.tokens).await?),
+            // What the provider does not say, being away, it can't take back either: who is signed in
+            // stays so, and it is asked again soon.
+            Err(oidc::Error::Away) => {
+                let later = provider.settings.refresh.min(oidc::RETRY);
+                let again = Seconds::of(now).plus(later);
+                let checked = Seconds(again.0.saturating_sub(provider.settings.refresh.as_secs()));
+                live.checked_at(checked);
+                Ok(())
+            }
+            Err(why) => {
+                info!(
+                    provider = &**provider.name(),
+                    reason = why.reason(),
+                    "a session ends, because its provider does not renew it"
+                );
+                Ok(sessions.end(live, now).await?)
+            }
+        }
+    }
+
+    /// Asks providers about the sessions that something is open for, which no request would ask about.
+    pub async fn ask_about_open_sessions(&self, now: SystemTime) {
+        let due = self.shared.sessions.live(|live| {
+            Arc::strong_count(live) > 1 && self.is_stale(live, now) && !live.is_over(now)
+        });
+        for live in due {
+            if let Err(why) = self.ask_again(&live, now).await {
+                error!(reason = why.reason(), "a session can't be renewed");
             }
         }
     }
@@ -313,12 +621,15 @@ impl Identity {
     /// Groups and address are read anew at each request, so that taking one away takes effect
     /// (SECURITY.md J8).
     fn as_of_now(&self, live: &Live) -> Option<Arc<User>> {
-        let user = live.user();
+        let record = live.record();
+        let user = &record.user;
         if *user.provider != *LOCAL {
-            return None;
+            // What its provider says by now is in the session already.
+            let provider = self.provider(&user.provider)?;
+            return (provider.fingerprint() == record.proof).then(|| Arc::clone(user));
         }
         let account = self.local.accounts.get(&user.name)?;
-        if account.fingerprint() != live.proof() {
+        if *account.fingerprint() != record.proof {
             return None;
         }
         if account.groups == user.groups && account.email == user.email {
@@ -356,40 +667,60 @@ impl Identity {
             .accounts
             .get(name)
             .ok_or(Failure::WrongPassword)?;
-        let presented = match presented.map(Id::from_cookie) {
-            Some(Ok(id)) => self.shared.sessions.find(&id, now).await?,
-            Some(Err(_)) | None => None,
-        };
         let sign_in = SignIn {
             user,
             proof: *account.fingerprint(),
             client,
             user_agent: user_agent.to_owned(),
+            tokens: None,
         };
-        let (id, live) = self
-            .shared
-            .sessions
-            .create(sign_in, presented.as_deref(), now)
-            .await?;
-        Ok(SignedIn {
-            cookie: id.to_cookie(),
-            live,
-        })
+        self.sign_in(sign_in, presented, now).await
     }
 
-    /// Ends the session of a cookie; answers whether there was one.
+    /// Ends the session of a cookie; answers with it, if there was one.
     ///
     /// # Errors
     /// [`Failure::Store`] if the store may still have it.
-    pub async fn sign_out(&self, cookie: &str, now: SystemTime) -> Result<bool, Failure> {
+    pub async fn sign_out(
+        &self,
+        cookie: &str,
+        now: SystemTime,
+    ) -> Result<Option<Arc<Live>>, Failure> {
         let Ok(id) = Id::from_cookie(cookie) else {
-            return Ok(false);
+            return Ok(None);
         };
         let Some(live) = self.shared.sessions.find(&id, now).await? else {
-            return Ok(false);
+            return Ok(None);
         };
         self.shared.sessions.end(&live, now).await?;
-        Ok(true)
+        Ok(Some(live))
+    }
+
+    /// How somebody whose session has ended signs out at their provider, too, and comes back to `back`.
+    pub fn end_at_provider(&self, live: &Live, back: &str) -> Option<oidc::EndSession> {
+        let record = live.record();
+        let provider = self.provider(&record.user.provider)?;
+        provider.end_session(record.tokens.as_ref()?, back)
+    }
+
+    /// Ends the sessions of a session at a provider, which the provider names by way of a browser
+    /// (OpenID Connect Front-Channel Logout §2); the provider alone, and whom it told, knows the name.
+    ///
+    /// # Errors
+    /// [`Failure::Store`] if the store may still have some.
+    pub async fn signed_out_in_frame(
+        &self,
+        provider: &str,
+        issuer: &str,
+        session: &str,
+        now: SystemTime,
+    ) -> Result<usize, Failure> {
+        let oidc = self.provider(provider).ok_or(Failure::NoMethod)?;
+        if issuer != oidc.settings.rule.issuer {
+            return Ok(0);
+        }
+        let index = Index::ProviderSession { provider, session };
+        Ok(self.shared.sessions.end_all_of(index, now).await?)
     }
 
     /// The value of a new cookie for sign-in forms.
@@ -452,7 +783,7 @@ impl Identity {
         }
         match self.methods.get(method) {
             Some(Method::Passwords(passwords)) => Ok(passwords),
-            Some(Method::Tokens(_)) | None => Err(Failure::NoMethod),
+            Some(Method::Tokens(_) | Method::People(_)) | None => Err(Failure::NoMethod),
         }
     }
 
@@ -518,11 +849,11 @@ impl Identity {
             Some(keys) => keys,
             None => tokens.keys.newer(None, now).await.ok_or(Failure::NoKeys)?,
         };
-        let mut proved = read.verify(&tokens.rule, &keys.set, now);
+        let mut proved = read.verify(&tokens.rule, &keys.value, now);
         if matches!(proved, Err(BadToken::UnknownKey))
             && let Some(newer) = tokens.keys.newer(Some(keys.generation), now).await
         {
-            proved = read.verify(&tokens.rule, &newer.set, now);
+            proved = read.verify(&tokens.rule, &newer.value, now);
             keys = newer;
         }
         let Proved { user, expires } = proved.map_err(Failure::BadToken)?;
@@ -622,12 +953,42 @@ impl Method {
                     generation,
                 }))
             }
-            Takes::Tokens { rule, keys } => {
+            Takes::People {
+                settings,
+                secret,
+                trust,
+            } => {
+                let urls = settings.metadata.as_deref().map_or_else(
+                    || vec![&*settings.rule.issuer],
+                    |stated| vec![stated.token.as_str(), &stated.jwks],
+                );
+                let client = client(shared, trust, &urls, base, provider, problems)?;
+                let secret = match secret {
+                    None => None,
+                    Some(source) => match secrets::load(source, base) {
+                        Ok(secret) => Some(secret),
+                        Err(why) => {
+                            about(provider, &why, problems);
+                            return None;
+                        }
+                    },
+                };
+                let settings = oidc::Settings::clone(settings);
+                Some(Self::People(
+                    shared.provider(settings, trust, client, secret),
+                ))
+            }
+            Takes::Tokens { rule, keys, trust } => {
+                let url = match keys {
+                    KeySource::Url(url) => vec![url.as_str()],
+                    KeySource::File(_) => Vec::new(),
+                };
+                let client = client(shared, trust, &url, base, provider, problems)?;
                 let keys = match keys {
                     KeySource::Url(url) => shared.issuer(url),
                     KeySource::File(file) => {
                         let path = base.join(file);
-                        let keys = jwks::Keys::from_file(&path).map_err(|why| {
+                        let keys = jwks::from_file(&path).map_err(|why| {
                             problems.about_file(&path.display().to_string(), why.to_string(), None);
                         });
                         Arc::new(keys.ok()?)
@@ -636,11 +997,55 @@ impl Method {
                 Some(Self::Tokens(Tokens {
                     rule: Arc::clone(rule),
                     keys,
+                    client,
                     generation,
                 }))
             }
         }
     }
+}
+
+fn about(provider: &Provider, why: &dyn std::fmt::Display, problems: &Problems) {
+    let message = format!("`[provider.{}]` can't be used: {why}", provider.name);
+    problems.about_file("portcullis.toml", message, None);
+}
+
+/// What asks the servers of these URLs; nothing after adding why there is none.
+fn client(
+    shared: &Shared,
+    trust: &Trust,
+    urls: &[&str],
+    base: &Path,
+    provider: &Provider,
+    problems: &Problems,
+) -> Option<Client> {
+    let made = if *trust == Trust::default() {
+        // Reading the system's authorities takes a while, and issuers of this machine need none.
+        if urls.iter().any(|url| url.starts_with("https:")) {
+            shared.system_client()
+        } else {
+            Ok(Client::without_tls())
+        }
+    } else {
+        let read = |file: &Path| {
+            let path = base.join(file);
+            std::fs::read(&path).map(Zeroizing::new).map_err(|why| {
+                let why = format!("`{}` can't be read: {why}", path.display());
+                about(provider, &why, problems);
+            })
+        };
+        let ca = trust.ca.as_deref().map(read).transpose().ok()?;
+        let pair = match &trust.certificate {
+            None => None,
+            Some((chain, key)) => Some((read(chain).ok()?, read(key).ok()?)),
+        };
+        let ca = ca.as_ref().map(|pem| pem.as_slice());
+        let pair = pair
+            .as_ref()
+            .map(|(chain, key)| (chain.as_slice(), key.as_slice()));
+        tls::client_config(ca, pair).map(Client::new)
+    };
+    made.map_err(|why| about(provider, &why, problems)).ok()
 }
 
 impl Passwords {

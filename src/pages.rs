@@ -3,7 +3,8 @@
 //! | module | says |
 //! |---|---|
 //! | [`refusal`] | whatever a stage refuses: the one place where a [`Refusal`](crate::refusal::Refusal) becomes a response |
-//! | [`sign_in`] | the form |
+//! | [`sign_in`] | the providers to choose from, and the form |
+//! | [`provider`] | why a sign-in by a provider came to nothing |
 //! | [`signed_out`] | the way out, and good-bye |
 //!
 //! Every answer has a fixed set of fields, and names neither this program nor a backend. Pages hold
@@ -15,6 +16,7 @@ pub mod negotiate;
 pub mod problem;
 pub mod refusal;
 pub mod sign_in;
+pub mod provider;
 pub mod signed_out;
 
 use std::sync::LazyLock;
@@ -39,6 +41,10 @@ use html::Html;
 pub const SIGN_IN: &str = "/.portcullis/sign-in";
 /// Where they sign out.
 pub const SIGN_OUT: &str = "/.portcullis/sign-out";
+/// Where they come back to when they have signed out at a provider, too.
+pub const SIGNED_OUT: &str = "/.portcullis/signed-out";
+/// Below it each provider has the address to which it sends browsers back.
+pub const CALLBACK: &str = "/.portcullis/callback/";
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
@@ -49,6 +55,16 @@ const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 /// The mark, as an image that needs no request. It has its own ground, and so looks right in the
 /// light, in the dark and in forced colours.
 const MARK: &str = "data:image/svg+xml,%3Csvg%20xmlns='http://www.w3.org/2000/svg'%20viewBox='0%200%2032%2032'%3E%3Crect%20width='32'%20height='32'%20rx='8'%20fill='%233b5fcb'/%3E%3Cg%20fill='none'%20stroke='%23fff'%20stroke-linecap='round'%20stroke-linejoin='round'%3E%3Cpath%20stroke-width='2.2'%20d='M6.5%2026.5V15a9.5%209.5%200%200%201%2019%200v11.5'/%3E%3Cpath%20stroke-width='1.8'%20d='M11.2%209.5v12.3M16%206v15.8M20.8%209.5v12.3M7%2013.2h18M7%2018.2h18'/%3E%3C/g%3E%3Cpath%20fill='%23fff'%20d='M9.7%2021.5h3l-1.5%203.6zM14.5%2021.5h3l-1.5%203.6zM19.3%2021.5h3l-1.5%203.6z'/%3E%3C/svg%3E";
+
+/// The policy of a page with a form that is sent to a provider.
+fn policy_with_form_to(origin: &str) -> Option<HeaderValue> {
+    let usual = POLICY.to_str().ok()?;
+    let wider = usual.replace(
+        "form-action 'self'",
+        &format!("form-action 'self' {origin}"),
+    );
+    HeaderValue::try_from(wider).ok()
+}
 
 /// `Content-Security-Policy` of every answer. Without a hash, should it not be a value, there is no
 /// style, and nothing else either.
@@ -177,12 +193,17 @@ fn document(ctx: &Context<'_>, title: &'static str, class: &'static str, content
     html.markup("</div>\n</body>\n</html>\n")
 }
 
-/// 303 to a path of this host, which a browser follows with GET whatever it asked with.
+/// 303 to a path of this host, or to a provider, which a browser follows with GET whatever it asked with.
 pub fn redirect(ctx: &Context<'_>, path: &str) -> Response<Bytes> {
     let mut response = answer(ctx, StatusCode::SEE_OTHER, HTML, String::new());
     let location = HeaderValue::try_from(path).unwrap_or(HeaderValue::from_static("/"));
     response.headers_mut().insert(LOCATION, location);
     response
+}
+
+/// An answer without content, for programs that look at the status alone.
+pub fn nothing(ctx: &Context<'_>, status: StatusCode) -> Response<Bytes> {
+    answer(ctx, status, HTML, String::new())
 }
 
 /// An answer with the fields that all have.

@@ -107,8 +107,8 @@ pub async fn handle(
     let client   = network::admit(&rules.network, conn, &head.headers, seen)?;
     let permit   = rate::admit(&rules.rate, &gate.rates, client, now.uptime)?;                               seen.passed(RATE, clock());
     if let Some(page) = portal::page(&head) {
-        let has_page = at.all_rules().any(|rules| rules.sign_in.has_page());
-        return Box::pin(portal::serve(page, has_page, &gate.identity, permit, caller, head, body, now.wall, seen)).await;
+        let methods = portal::Methods::of(at.all_rules().map(|rules| &rules.sign_in));
+        return Box::pin(portal::serve(page, methods, &gate.identity, permit, caller, &head, body, now.wall, seen)).await;
     }
     let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await?;  seen.passed(SIGN_IN, clock());
     let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;

@@ -3,6 +3,7 @@
 
 pub mod table;
 pub mod unit;
+pub mod secret;
 pub mod hex;
 pub mod quick;
 pub mod fields;
@@ -27,9 +28,13 @@ pub mod json;
 pub mod session;
 pub mod jwk;
 pub mod jwt;
+pub mod id_token;
 pub mod csrf;
 pub mod return_to;
 pub mod form;
+pub mod ticket;
+pub mod callback;
+pub mod attempt;
 pub mod backend_url;
 pub mod access;
 pub mod encode_identity;

@@ -60,6 +60,8 @@ pub struct Challenge {
     pub challenges: Vec<String>,
     /// Whether a sign-in page exists for this application.
     pub sign_in_page: bool,
+    /// How fresh the sign-in must be, in seconds, where one that there is does not suffice.
+    pub within: Option<u64>,
 }
 
 /// The limit that was met (draft-ietf-httpapi-ratelimit-headers).

@@ -16,15 +16,19 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
+use zeroize::Zeroizing;
 
 use crate::keys::{self, NoRandom};
 use crate::pure::identity::User;
 use crate::pure::quick::Quick;
-use crate::pure::session::{BadRecord, Hash, Id, Lifetimes, Record, Seconds};
+use crate::pure::session::{BadRecord, Hash, Id, Lifetimes, Record, Seconds, Tokens};
+use crate::pure::ticket::{Purpose, Ticket};
 
+pub mod store;
 pub mod embedded;
 
-pub use embedded::{OpenError, StoreError};
+pub use embedded::OpenError;
+pub use store::{Index, StoreError};
 
 /// A key is the hash of a secret that only the gate makes up.
 type Entries = HashMap<Hash, Entry, Quick>;
@@ -76,7 +80,11 @@ impl From<NoRandom> for SessionError {
 /// A session in use.
 pub struct Live {
     hash: Hash,
-    record: Record,
+    record: ArcSwap<Record>,
+    /// To seal the record anew, where a provider may change it.
+    id: Option<Id>,
+    /// Held by whoever asks the provider.
+    renewing: tokio::sync::Mutex<()>,
     idle: Duration,
     seen: AtomicU64,
     written: AtomicU64,
@@ -92,16 +100,18 @@ impl std::fmt::Debug for Live {
     /// Without the hash and the secret of forms.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Live")
-            .field("user", &self.record.user.name)
+            .field("user", &self.user().name)
             .finish_non_exhaustive()
     }
 }
 
 impl Live {
-    fn new(hash: Hash, record: Record, idle: Duration, seen: Seconds, clock: Clock) -> Self {
+    fn new(id: &Id, record: Record, idle: Duration, seen: Seconds, clock: Clock) -> Self {
         Self {
-            hash,
-            record,
+            hash: id.hash(),
+            id: record.tokens.is_some().then(|| id.again()),
+            record: ArcSwap::from_pointee(record),
+            renewing: tokio::sync::Mutex::default(),
             idle,
             seen: AtomicU64::new(seen.0),
             written: AtomicU64::new(seen.0),
@@ -111,44 +121,65 @@ impl Live {
         }
     }
 
-    /// Who signed in, as of then.
-    pub const fn user(&self) -> &Arc<User> {
-        &self.record.user
+    /// Who signed in, as of then or of the last answer of their provider.
+    pub fn user(&self) -> Arc<User> {
+        Arc::clone(&self.record.load().user)
     }
 
-    /// The fingerprint of what was proved at sign-in.
-    pub const fn proof(&self) -> &[u8; 16] {
-        &self.record.proof
+    /// All that is kept of the sign-in.
+    pub fn record(&self) -> Arc<Record> {
+        self.record.load_full()
     }
 
-    /// The secret that forms of this session carry.
-    pub const fn csrf(&self) -> &[u8; 32] {
-        &self.record.csrf
+    /// A fingerprint of the session that tells sessions apart and opens none.
+    pub const fn hash(&self) -> Hash {
+        self.hash
     }
 
-    /// When the session was made.
-    pub const fn created(&self) -> Seconds {
-        self.record.created
+    /// The turn to ask the provider about this session; whoever waits finds it asked.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.renewing.lock().await
+    }
+
+    /// The turn, if nobody has it.
+    pub fn free_turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        self.renewing.try_lock().ok()
+    }
+
+    /// Notes, in memory alone, that the provider was asked as of then.
+    pub fn checked_at(&self, checked: Seconds) {
+        let mut record = Record::clone(&self.record());
+        if let Some(tokens) = &mut record.tokens {
+            tokens.checked = checked;
+        }
+        self.record.store(Arc::new(record));
     }
 
     /// When it ends, whatever happens.
-    pub const fn expires(&self) -> Seconds {
-        self.record.expires
-    }
-
-    /// The address that signed in.
-    pub const fn client(&self) -> IpAddr {
-        self.record.client
-    }
-
-    /// The browser that signed in, as it named itself.
-    pub fn user_agent(&self) -> &str {
-        &self.record.user_agent
+    pub fn expires(&self) -> Seconds {
+        self.record.load().expires
     }
 
     /// The last use.
     pub fn seen(&self) -> Seconds {
         Seconds(self.seen.load(Ordering::Relaxed))
+    }
+
+    /// Whether it has this in common with others.
+    fn is_of(&self, index: Index<'_>) -> bool {
+        let record = self.record.load();
+        let at = |provider: &str| *record.user.provider == *provider;
+        let tokens = record.tokens.as_ref();
+        match index {
+            Index::User { provider, name } => at(provider) && *record.user.name == *name,
+            Index::Subject { provider, subject } => {
+                at(provider) && tokens.is_some_and(|tokens| tokens.subject == subject)
+            }
+            Index::ProviderSession { provider, session } => {
+                at(provider)
+                    && tokens.is_some_and(|tokens| tokens.session.as_deref() == Some(session))
+            }
+        }
     }
 
     /// Whether it was ended, has expired or was unused for too long.
@@ -195,7 +226,7 @@ impl Live {
     }
 
     fn dies(&self) -> Seconds {
-        self.seen().plus(self.idle).min(self.record.expires)
+        self.seen().plus(self.idle).min(self.expires())
     }
 
     fn end(&self) {
@@ -214,6 +245,8 @@ pub struct SignIn {
     pub client: IpAddr,
     /// With which browser.
     pub user_agent: String,
+    /// What a provider gave with it.
+    pub tokens: Option<Tokens>,
 }
 
 /// Every session of this gateway.
@@ -274,13 +307,7 @@ impl Sessions {
             return Ok(None);
         };
         let record = Record::open(id, &row.sealed).map_err(SessionError::Record)?;
-        let live = Live::new(
-            hash,
-            record,
-            self.lifetimes.load().idle,
-            row.seen,
-            self.clock,
-        );
+        let live = Live::new(id, record, self.lifetimes.load().idle, row.seen, self.clock);
         if live.is_over(now) {
             return Ok(None);
         }
@@ -309,12 +336,13 @@ impl Sessions {
             client: sign_in.client,
             user_agent: sign_in.user_agent,
             user: sign_in.user,
+            tokens: sign_in.tokens,
         };
         let hash = id.hash();
         if let Some(old) = replaces {
             self.mark(old.hash, old.expires());
         }
-        let new = embedded::New {
+        let new = store::New {
             hash,
             sealed: record
                 .seal(&id, *keys::random()?)
@@ -322,15 +350,17 @@ impl Sessions {
             expires: record.expires,
             seen: created,
             idle: lifetimes.idle,
-            user: self
-                .store
-                .user_key(&record.user.provider, &record.user.name),
+            user: self.store.key(Index::User {
+                provider: &record.user.provider,
+                name: &record.user.name,
+            }),
+            others: self.others(&record),
             replaces: replaces.map(|old| old.hash),
         };
         for ended in self.store.create(new).await.map_err(SessionError::Store)? {
             self.mark(ended, created.plus(Duration::from_secs(MARK_SECONDS)));
         }
-        let live = Live::new(hash, record, lifetimes.idle, created, self.clock);
+        let live = Live::new(&id, record, lifetimes.idle, created, self.clock);
         let live = self.keep(live, now)?.ok_or(SessionError::Full)?;
         Ok((id, live))
     }
@@ -353,25 +383,70 @@ impl Sessions {
         Ok(())
     }
 
-    /// Ends every session of a user, and answers how many the store had.
+    /// What a session is found by beside its user.
+    fn others(&self, record: &Record) -> Vec<store::IndexKey> {
+        let Some(tokens) = &record.tokens else {
+            return Vec::new();
+        };
+        let provider = &record.user.provider;
+        let subject = Index::Subject {
+            provider,
+            subject: &tokens.subject,
+        };
+        let session = tokens
+            .session
+            .as_deref()
+            .map(|session| Index::ProviderSession { provider, session });
+        let all = [Some(subject), session].into_iter().flatten();
+        all.map(|index| self.store.key(index)).collect()
+    }
+
+    /// Takes up what a provider says of a session's user by now. Whoever calls has the session's turn.
+    ///
+    /// # Errors
+    /// Why it is not kept; it holds here all the same.
+    pub async fn renew(
+        &self,
+        live: &Live,
+        user: Arc<User>,
+        tokens: Tokens,
+    ) -> Result<(), SessionError> {
+        let before = live.record();
+        let after = Record {
+            user,
+            tokens: Some(tokens),
+            ..Record::clone(&before)
+        };
+        let sealed = match &live.id {
+            Some(id) => after
+                .seal(id, *keys::random()?)
+                .map_err(SessionError::Record)?,
+            None => return Ok(()),
+        };
+        live.record.store(Arc::new(after));
+        let there = self.store.replace(live.hash, sealed).await;
+        if !there.map_err(SessionError::Store)? {
+            // Somebody ended it meanwhile.
+            self.mark(live.hash, live.expires());
+        }
+        Ok(())
+    }
+
+    /// Ends every session of an index, and answers how many the store had.
     ///
     /// # Errors
     /// Why the store may still have some; those in memory are over all the same.
     pub async fn end_all_of(
         &self,
-        provider: &str,
-        name: &str,
+        index: Index<'_>,
         now: SystemTime,
     ) -> Result<usize, SessionError> {
-        for live in
-            self.live(|live| *live.user().provider == *provider && *live.user().name == *name)
-        {
+        for live in self.live(|live| live.is_of(index)) {
             self.mark(live.hash, live.expires());
         }
-        let user = self.store.user_key(provider, name);
         let ended = self
             .store
-            .remove_user(user)
+            .remove_all(self.store.key(index))
             .await
             .map_err(SessionError::Store)?;
         for hash in &ended {
@@ -383,8 +458,86 @@ impl Sessions {
         Ok(ended.len())
     }
 
+    /// Keeps what a ticket stands for.
+    ///
+    /// # Errors
+    /// Why it is not kept.
+    pub async fn keep_for(
+        &self,
+        ticket: &Ticket,
+        purpose: Purpose,
+        plain: &[u8],
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<(), SessionError> {
+        let sealed = ticket
+            .seal(purpose, *keys::random()?, plain)
+            .map_err(|why| SessionError::Record(BadRecord::Seal(why)))?;
+        let now = Seconds::of(now);
+        self.store
+            .keep(ticket.hash(purpose), sealed, now, now.plus(life))
+            .await
+            .map(drop)
+            .map_err(SessionError::Store)
+    }
+
+    /// What a ticket stands for; nothing if it was used, has ended or never was.
+    ///
+    /// # Errors
+    /// Why it can't be said.
+    pub async fn look_at(
+        &self,
+        ticket: &Ticket,
+        purpose: Purpose,
+        now: SystemTime,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, SessionError> {
+        let sealed = self
+            .store
+            .peek(ticket.hash(purpose), Seconds::of(now))
+            .await
+            .map_err(SessionError::Store)?;
+        // What does not open was not sealed for it: the store was tampered with.
+        Ok(sealed.and_then(|sealed| ticket.open(purpose, &sealed).ok()))
+    }
+
+    /// Uses a ticket up: what it stood for.
+    ///
+    /// # Errors
+    /// Why it can't be said.
+    pub async fn redeem(
+        &self,
+        ticket: &Ticket,
+        purpose: Purpose,
+        now: SystemTime,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, SessionError> {
+        let sealed = self
+            .store
+            .take(ticket.hash(purpose), Seconds::of(now))
+            .await
+            .map_err(SessionError::Store)?;
+        Ok(sealed.and_then(|sealed| ticket.open(purpose, &sealed).ok()))
+    }
+
+    /// Whether this is the first time, within `life`, that `what` is seen.
+    ///
+    /// # Errors
+    /// Why it can't be said.
+    pub async fn is_first(
+        &self,
+        what: &[&[u8]],
+        now: SystemTime,
+        life: Duration,
+    ) -> Result<bool, SessionError> {
+        let now = Seconds::of(now);
+        let mac = crate::pure::seal::Mac::new(b"what was seen before, as a hash.");
+        self.store
+            .keep(mac.tag(what), Vec::new(), now, now.plus(life))
+            .await
+            .map_err(SessionError::Store)
+    }
+
     /// The sessions in memory that `wanted` picks.
-    pub fn live(&self, wanted: impl Fn(&Live) -> bool) -> Vec<Arc<Live>> {
+    pub fn live(&self, wanted: impl Fn(&Arc<Live>) -> bool) -> Vec<Arc<Live>> {
         let mut found = Vec::new();
         for shard in &self.shards {
             let entries = shard.read().unwrap_or_else(PoisonError::into_inner);

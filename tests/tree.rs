@@ -18,6 +18,14 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ipnetwork", &["pure/cidr.rs"]),
     ("jsonwebtoken", &["pure/jwk.rs"]),
     ("notify", &["boot/watch.rs"]),
+    (
+        "openidconnect",
+        &[
+            "identity/metadata.rs",
+            "identity/oidc.rs",
+            "identity/provider.rs",
+        ],
+    ),
     ("rcgen", &["cert.rs", "cert/development.rs"]),
     ("redb", &["session/embedded.rs"]),
     ("socket2", &["edge/listen.rs"]),

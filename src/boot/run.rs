@@ -16,9 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::level_filters::LevelFilter;
 
-use crate::backend::fetch::{self, fetch};
-use crate::backend::pool::{Address, Pools, SWEEP, Spec, Tls};
-use crate::backend::{Timeouts, tls};
+use crate::backend::pool::{Pools, SWEEP};
 use crate::cert::{self, Store};
 use crate::config::gateway::{self, Gateway, LogFormat, LogLevel};
 use crate::edge::admin::Admin;
@@ -26,18 +24,17 @@ use crate::edge::admission::Admission;
 use crate::edge::exchange::{Exchange, Setup, Site};
 use crate::edge::listen::{self, Listener};
 use crate::edge::{Drain, Limits};
-use crate::identity::jwks::{FETCH_TIME, FetchFailed, Keys};
-use crate::identity::{Identity, Shared};
+use crate::identity::jwks::Keys;
+use crate::identity::{Identity, Shared, kept, oidc};
 use crate::observe::access_log::{Format, Lines};
 use crate::observe::messages;
 use crate::observe::metrics::Metrics;
 use crate::observe::writer::{Sink, Writer};
 use crate::pipeline::Gate;
 use crate::pipeline::rate::Cells;
-use crate::pure::backend_url::BackendUrl;
 use crate::pure::cidr;
 use crate::pure::http1::HeadLimits;
-use crate::pure::jwk::MAX_SET_BYTES;
+use crate::pure::jwk::KeySet;
 use crate::pure::session::Lifetimes;
 use crate::pure::table::{Problem, Problems};
 use crate::session::Sessions;
@@ -47,6 +44,8 @@ use super::{certificates, clock, first_run, gate, load, now};
 
 /// How often old sessions are looked at.
 const PRUNE: Duration = Duration::from_secs(60);
+/// How often it is looked for open streams of sessions that their provider has to be asked about.
+const RENEW: Duration = Duration::from_secs(1);
 /// How long the last lines of the log may take to be written.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
@@ -608,6 +607,8 @@ impl Signals {
 async fn controlling(site: &Arc<Running>, mut signals: Signals, mut files: Option<Watch>) {
     attend(&site.gate.load().identity);
     let mut prune = tokio::time::interval(PRUNE);
+    let mut renew = tokio::time::interval(RENEW);
+    renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let changed = async {
             match &mut files {
@@ -620,6 +621,7 @@ async fn controlling(site: &Arc<Running>, mut signals: Signals, mut files: Optio
             _ = signals.interrupt.recv() => break,
             _ = signals.hang_up.recv() => reload(site, &mut files).await,
             () = changed => reload(site, &mut files).await,
+            _ = renew.tick() => site.gate.load_full().identity.ask_about_open_sessions(now()).await,
             _ = prune.tick() => {
                 if let Err(error) = site.shared.sessions().prune(now()).await {
                     tracing::warn!(%error, "old sessions can't be removed");
@@ -698,68 +700,13 @@ async fn reload(site: &Arc<Running>, files: &mut Option<Watch>) {
     }
 }
 
-/// Keeps fresh the keys of issuers that nobody keeps fresh yet.
+/// Keeps fresh the documents of issuers that nobody keeps fresh yet.
 fn attend(identity: &Identity) {
-    for keys in identity.unattended() {
-        let weak = Arc::downgrade(&keys);
-        tokio::task::spawn_local(Keys::keep_fresh(weak, fetch_keys, now));
+    for (keys, client) in identity.unattended_keys() {
+        let fetch = move |url: &str| kept::fetched::<KeySet>(client.clone(), url.to_owned());
+        tokio::task::spawn_local(Keys::keep_fresh(Arc::downgrade(&keys), fetch, now));
     }
-}
-
-/// Fetches a key set.
-fn fetch_keys(url: &str) -> impl Future<Output = Result<bytes::Bytes, FetchFailed>> + use<> {
-    let url = url.to_owned();
-    async move {
-        let end = url
-            .find("://")
-            .and_then(|at| url.get(at.saturating_add(3)..))
-            .and_then(|rest| rest.find('/'));
-        let split = end.and_then(|end| {
-            url.find("://")
-                .map(|at| at.saturating_add(3).saturating_add(end))
-        });
-        let (origin, target) = split
-            .and_then(|at| url.split_at_checked(at))
-            .unwrap_or((&url, "/"));
-        let backend = BackendUrl::parse(origin).map_err(|_| FetchFailed::Unreachable)?;
-        let timeouts = Timeouts {
-            connect: FETCH_TIME,
-            first_byte: FETCH_TIME,
-            idle: FETCH_TIME,
-        };
-        let (host, spec) = match backend {
-            BackendUrl::Http(host, port) => {
-                let address = Address::Tcp(host.as_str().trim_matches(['[', ']']).to_owned(), port);
-                (format!("{host}:{port}"), Spec::new(address, None, timeouts))
-            }
-            BackendUrl::Https(host, port) => {
-                let bare = host.as_str().trim_matches(['[', ']']).to_owned();
-                let server_name = rustls::pki_types::ServerName::try_from(bare.clone())
-                    .map_err(|_| FetchFailed::Unreachable)?;
-                let config =
-                    tls::client_config(None, None).map_err(|_| FetchFailed::Unreachable)?;
-                let address = Address::Tcp(bare, port);
-                (
-                    host.to_string(),
-                    Spec::new(
-                        address,
-                        Some(Tls {
-                            config,
-                            server_name,
-                        }),
-                        timeouts,
-                    ),
-                )
-            }
-            BackendUrl::Whoami | BackendUrl::Unix(_) => return Err(FetchFailed::Unreachable),
-        };
-        fetch(&Arc::new(spec), &host, target, MAX_SET_BYTES, FETCH_TIME)
-            .await
-            .map_err(|error| match error {
-                fetch::Error::Backend(_) => FetchFailed::Unreachable,
-                fetch::Error::Status(status) => FetchFailed::Status(status.as_u16()),
-                fetch::Error::Content => FetchFailed::TooLarge,
-                fetch::Error::Timeout => FetchFailed::TooSlow,
-            })
+    for provider in identity.unattended_providers() {
+        tokio::task::spawn_local(oidc::keep_fresh(Arc::downgrade(&provider), now));
     }
 }

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::pure::cidr::{self, IpNetwork};
+use crate::pure::secret;
 use crate::pure::table::{Key, Problems, Table};
 use crate::pure::unit;
-
-use super::secret;
 
 /// The file's name, below the configuration's directory.
 pub const FILE: &str = "portcullis.toml";

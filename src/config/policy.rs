@@ -16,11 +16,10 @@ use crate::pipeline::forward::{self, Backend};
 use crate::pipeline::route::{App, Pattern, fold};
 use crate::pipeline::{Rules, access, network, rate, request_headers, response_headers, sign_in};
 use crate::pure::backend_url::BackendUrl;
+use crate::pure::secret;
 use crate::pure::table::{Key, Table};
 use crate::pure::target::{Host, Oddities, Target};
 use crate::pure::unit;
-
-use super::secret;
 
 const fn key(
     name: &'static str,

@@ -310,11 +310,11 @@ fn what_is_no_toml_is_shown_of_every_file() {
 
 #[test]
 fn a_method_that_can_not_be_used_is_no_problem_of_the_policies_that_name_it() {
-    let gateway = format!("{GATEWAY}[provider.ci]\nkind = \"oidc\"\n");
+    let gateway = format!("{GATEWAY}[provider.ci]\nkind = \"oauth\"\n");
     let policy = "host = \"a.test\"\nbackends = [\"whoami\"]\n[sign_in]\nwith = [\"ci\"]\n";
     assert_eq!(
         heads(&gateway, &[("a", policy)], &[]),
-        ["portcullis.toml:5:8: `oidc` can't be used: `jwt` or `basic`"]
+        ["portcullis.toml:5:8: `oauth` can't be used: `oidc`, `jwt` or `basic`"]
     );
 }
 

@@ -5,12 +5,19 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use openidconnect::{AuthUrl, TokenUrl};
 
 use crate::pure::jwk::Algorithm;
 use crate::pure::jwt::{self, Type};
+use crate::pure::secret::{self, SecretSource};
 use crate::pure::table::{Key, Table, nearest};
+use crate::pure::unit;
 
 use super::accounts::{self, LOCAL};
+use super::metadata::{Metadata, is_safe};
+use super::oidc::{Authentication, Settings};
 
 /// The name of the method that takes local accounts by HTTP basic.
 pub const BASIC: &str = "basic";
@@ -19,16 +26,131 @@ pub const BASIC: &str = "basic";
 pub const KEYS: &[Key] = &[
     key(
         "kind",
-        "`jwt` or `basic`",
+        "`oidc`, `jwt` or `basic`",
         "none: required",
-        "What the method takes: bearer tokens of an issuer, or names and passwords by HTTP basic.",
+        "What the method takes: people, by an OpenID provider's sign-in page; bearer tokens of an issuer; or names and passwords by HTTP basic.",
     ),
     key(
         "issuer",
         "string",
-        "none: required for `jwt`",
-        "`iss` of its tokens, exactly.",
+        "none: required for `oidc` and `jwt`",
+        "`iss` of its tokens, exactly. Below it an OpenID provider states everything else (`/.well-known/openid-configuration`).",
     ),
+    key(
+        "preset",
+        "name of a provider's product",
+        "none",
+        "Scopes and claims as this product has them, where nothing else is said: `keycloak`, `entra`, `google`, `okta`, `auth0`, `gitlab`, `authentik`, `zitadel`, `dex`.",
+    ),
+    key(
+        "title",
+        "text",
+        "the method's name",
+        "What people call the provider: the button of the sign-in page says `Continue with ..`.",
+    ),
+    key(
+        "client_id",
+        "string",
+        "none: required for `oidc`",
+        "The gate's name at the provider.",
+    ),
+    key(
+        "client_secret",
+        "secret",
+        "none",
+        "The secret that the provider gave with it; required unless `client_auth` says otherwise.",
+    ),
+    key(
+        "client_auth",
+        "`client_secret_basic`, `client_secret_post`, `tls` or `none`",
+        "a secret, as the provider takes it",
+        "How the gate proves to the provider who it is: `tls` by `certificate`, `none` not at all, which leaves a code to PKCE alone.",
+    ),
+    key(
+        "scopes",
+        "list of strings",
+        "[\"profile\", \"email\"]",
+        "What is asked for besides `openid`. Ask for `offline_access` where a provider gives no refresh token without.",
+    ),
+    key(
+        "email_domains",
+        "list of domains",
+        "none",
+        "Whoever gives an e-mail address of one of these on the sign-in page is sent to this provider.",
+    ),
+    key(
+        "prompt",
+        "list of strings",
+        "none",
+        "`prompt` of each request: `login`, `consent`, `select_account`, `none`.",
+    ),
+    key(
+        "acr_values",
+        "list of strings",
+        "none",
+        "Authentication contexts of which each sign-in must meet one.",
+    ),
+    key(
+        "max_age",
+        "duration",
+        "any",
+        "People prove who they are to the provider anew, if they did longer ago than this.",
+    ),
+    key(
+        "response_mode",
+        "`query` or `form_post`",
+        "query",
+        "How the provider's answer comes by way of the browser.",
+    ),
+    key(
+        "refresh",
+        "duration",
+        "5m",
+        "How often the provider is asked whether somebody who is signed in still may, and what their groups are. At the latest after this, who was disabled there is out here. Needs a refresh token.",
+    ),
+    key(
+        "sign_out_by",
+        "`link` or `form`",
+        "link",
+        "How people sign out at the provider after they have signed out here: by a link, to which the provider may add a question of its own, or by a form that brings it the ID token (`id_token_hint`), for providers that demand one. A form from another site comes without the provider's cookie where that is `SameSite=Lax`.",
+    ),
+    key(
+        "authorization_url",
+        "https URL",
+        "as the provider states",
+        "Where browsers sign in, for providers that state nothing. With `token_url` and `jwks_url` in place of discovery.",
+    ),
+    key(
+        "token_url",
+        "https URL",
+        "as the provider states",
+        "Where codes are redeemed.",
+    ),
+    key(
+        "userinfo_url",
+        "https URL",
+        "as the provider states",
+        "Where claims are asked for that the ID token has not.",
+    ),
+    key(
+        "end_session_url",
+        "https URL",
+        "as the provider states",
+        "Where browsers sign out.",
+    ),
+    key(
+        "ca",
+        "file",
+        "the system's",
+        "The authorities to trust for the provider, in PEM; nobody else is.",
+    ),
+    key(
+        "certificate",
+        "file",
+        "none",
+        "The gate's own certificate for a provider that asks for one, in PEM.",
+    ),
+    key("key", "file", "none", "Its key, in PEM."),
     key(
         "audience",
         "list of strings",
@@ -69,7 +191,7 @@ pub const KEYS: &[Key] = &[
         "groups_claim",
         "string",
         "none",
-        "The claim that lists the user's groups.",
+        "The claim that lists the user's groups; a dot goes one level down, as in `realm_access.roles`.",
     ),
     key(
         "trust_unverified_email",
@@ -131,7 +253,27 @@ pub enum Takes {
         rule: Arc<jwt::Rule>,
         /// Who signs them.
         keys: KeySource,
+        /// How their issuer is reached.
+        trust: Trust,
     },
+    /// People, by an OpenID provider.
+    People {
+        /// What it is asked and how it answers.
+        settings: Box<Settings>,
+        /// Where the client's secret is kept.
+        secret: Option<SecretSource>,
+        /// How it is reached.
+        trust: Trust,
+    },
+}
+
+/// Whom to trust to be the issuer, and who we are to it: files in PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Trust {
+    /// Authorities; the system's where there are none.
+    pub ca: Option<PathBuf>,
+    /// Our certificate and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
 }
 
 /// Where an issuer's keys are.
@@ -146,7 +288,7 @@ pub enum KeySource {
 /// The kind of a method, as a rule needs to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Sessions that the sign-in page makes.
+    /// Sessions that the sign-in page makes, by a local account or a provider.
     Session,
     /// HTTP basic.
     Basic,
@@ -179,6 +321,7 @@ pub fn kinds(providers: &[Provider]) -> Methods {
         let kind = match provider.takes {
             Takes::Passwords { .. } => Kind::Basic,
             Takes::Tokens { .. } => Kind::Bearer,
+            Takes::People { .. } => Kind::Session,
         };
         (Arc::clone(&provider.name), kind)
     });
@@ -186,19 +329,28 @@ pub fn kinds(providers: &[Provider]) -> Methods {
 }
 
 impl Provider {
-    /// The file that it is read from, if it is.
-    pub fn file(&self) -> Option<&Path> {
-        match &self.takes {
-            Takes::Passwords { file, .. }
-            | Takes::Tokens {
-                keys: KeySource::File(file),
-                ..
-            } => Some(file),
-            Takes::Tokens {
-                keys: KeySource::Url(_),
-                ..
-            } => None,
-        }
+    /// The files that it is read from.
+    pub fn files(&self) -> Vec<&Path> {
+        let (own, trust) = match &self.takes {
+            Takes::Passwords { file, .. } => return vec![file],
+            Takes::Tokens { keys, trust, .. } => match keys {
+                KeySource::File(file) => (Some(file), trust),
+                KeySource::Url(_) => (None, trust),
+            },
+            Takes::People { secret, trust, .. } => match secret {
+                Some(SecretSource::File(file)) => (Some(file), trust),
+                Some(SecretSource::Env(_) | SecretSource::Credential(_)) | None => (None, trust),
+            },
+        };
+        let pair = trust
+            .certificate
+            .iter()
+            .flat_map(|(chain, key)| [chain, key]);
+        own.into_iter()
+            .chain(&trust.ca)
+            .chain(pair)
+            .map(PathBuf::as_path)
+            .collect()
     }
 
     /// The method that `[provider.NAME]` states; `None` after adding what is wrong with it.
@@ -217,21 +369,30 @@ impl Provider {
         let kind = table.value("kind", |text| match text {
             "jwt" => Ok(Kind::Bearer),
             "basic" => Ok(Kind::Basic),
-            _ => Err("`jwt` or `basic`".to_owned()),
+            "oidc" => Ok(Kind::Session),
+            _ => Err("`oidc`, `jwt` or `basic`".to_owned()),
         });
         let name = Arc::from(name);
         let takes = match kind {
             Some(Kind::Bearer) => {
                 foreign(table, &["file", "groups"], "basic");
+                foreign(table, PEOPLE_KEYS, "oidc");
                 tokens(&name, table)?
             }
             Some(Kind::Basic) => {
                 foreign(table, TOKEN_KEYS, "jwt");
+                foreign(table, PEOPLE_KEYS, "oidc");
+                foreign(table, TRUST_KEYS, "oidc");
                 passwords(table)?
             }
-            Some(Kind::Session) | None => {
+            Some(Kind::Session) => {
+                foreign(table, &["file", "groups"], "basic");
+                foreign(table, &["audience", "jwks_file"], "jwt");
+                people(&name, table)?
+            }
+            None => {
                 if !table.has("kind") {
-                    table.missing("kind", "`jwt` or `basic`");
+                    table.missing("kind", "`oidc`, `jwt` or `basic`");
                 }
                 return None;
             }
@@ -251,6 +412,28 @@ const TOKEN_KEYS: &[&str] = &[
     "groups_claim",
     "trust_unverified_email",
 ];
+
+const PEOPLE_KEYS: &[&str] = &[
+    "preset",
+    "title",
+    "client_id",
+    "client_secret",
+    "client_auth",
+    "scopes",
+    "email_domains",
+    "prompt",
+    "acr_values",
+    "max_age",
+    "response_mode",
+    "sign_out_by",
+    "refresh",
+    "authorization_url",
+    "token_url",
+    "userinfo_url",
+    "end_session_url",
+];
+
+const TRUST_KEYS: &[&str] = &["ca", "certificate", "key"];
 
 /// Keys that are for another kind would be read as if they did something.
 fn foreign(table: &Table, keys: &[&'static str], kind: &str) {
@@ -314,12 +497,285 @@ fn tokens(provider: &Arc<str>, table: &Table) -> Option<Takes> {
     Some(Takes::Tokens {
         rule: Arc::new(rule),
         keys: keys?,
+        trust: trust(table)?,
     })
+}
+
+/// What a provider's product has in its own way.
+struct Preset {
+    name: &'static str,
+    scopes: &'static [&'static str],
+    groups_claim: Option<&'static str>,
+    /// It signs nobody out without the ID token.
+    sign_out_by_form: bool,
+}
+
+const NO_PRESET: Preset = Preset {
+    name: "",
+    scopes: &["profile", "email"],
+    groups_claim: None,
+    sign_out_by_form: false,
+};
+
+const PRESETS: &[Preset] = &[
+    Preset {
+        name: "keycloak",
+        groups_claim: Some("groups"),
+        ..NO_PRESET
+    },
+    // Refresh tokens come for `offline_access` only.
+    Preset {
+        name: "entra",
+        scopes: &["profile", "email", "offline_access"],
+        groups_claim: Some("groups"),
+        ..NO_PRESET
+    },
+    // It has no groups in tokens; `hd` names the organisation.
+    Preset {
+        name: "google",
+        ..NO_PRESET
+    },
+    Preset {
+        name: "okta",
+        scopes: &["profile", "email", "groups", "offline_access"],
+        groups_claim: Some("groups"),
+        sign_out_by_form: true,
+    },
+    // Claims of one's own must be named by a URL there; an action adds them.
+    Preset {
+        name: "auth0",
+        scopes: &["profile", "email", "offline_access"],
+        ..NO_PRESET
+    },
+    // Groups are in userinfo, those that one is a direct member of in the ID token.
+    Preset {
+        name: "gitlab",
+        groups_claim: Some("groups_direct"),
+        ..NO_PRESET
+    },
+    Preset {
+        name: "authentik",
+        scopes: &["profile", "email", "offline_access"],
+        groups_claim: Some("groups"),
+        ..NO_PRESET
+    },
+    Preset {
+        name: "zitadel",
+        scopes: &["profile", "email", "offline_access"],
+        ..NO_PRESET
+    },
+    Preset {
+        name: "dex",
+        scopes: &["profile", "email", "groups", "offline_access"],
+        groups_claim: Some("groups"),
+        ..NO_PRESET
+    },
+];
+
+fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
+    let preset = table.value("preset", |text| {
+        let names = || PRESETS.iter().map(|preset| preset.name);
+        PRESETS
+            .iter()
+            .find(|preset| preset.name == text)
+            .ok_or_else(|| match nearest(text, names()) {
+                Some(near) => format!("there is none of this name; did you mean `{near}`?"),
+                None => format!("one of `{}`", names().collect::<Vec<_>>().join("`, `")),
+            })
+    });
+    let preset = preset.unwrap_or(&NO_PRESET);
+    let before = table.problems().count();
+    let issuer = table.value("issuer", |text| {
+        is_safe(text)
+            .then(|| text.to_owned())
+            .ok_or_else(|| "an `https://` URL, exactly as the provider writes it".to_owned())
+    });
+    for (key, what) in [
+        ("issuer", "the provider's URL, exactly as it writes it"),
+        ("client_id", "the gate's name at the provider"),
+    ] {
+        if !table.has(key) {
+            table.missing(key, what);
+        }
+    }
+    let client_id = table.value("client_id", |text| not_empty(text, "a client id"));
+    let secret = SecretSource::read(table, "client_secret");
+    let authentication = table
+        .value("client_auth", |text| match text {
+            "client_secret_basic" => Ok(Authentication::Basic),
+            "client_secret_post" => Ok(Authentication::Post),
+            "tls" | "none" => Ok(Authentication::None),
+            _ => Err("`client_secret_basic`, `client_secret_post`, `tls` or `none`".to_owned()),
+        })
+        .unwrap_or(Authentication::Secret);
+    match (authentication, table.has("client_secret")) {
+        (Authentication::None, true) => {
+            let message = "`client_auth` says that there is none";
+            table.problem("client_secret", message, None);
+        }
+        (Authentication::Secret | Authentication::Basic | Authentication::Post, false) => {
+            table.missing("client_secret", "where the client's secret is kept");
+        }
+        (_, _) => {}
+    }
+    let words = |key| {
+        table.list(key, |text| {
+            let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+            (!text.is_empty() && text.bytes().all(plain))
+                .then(|| text.to_owned())
+                .ok_or_else(|| "a word without spaces and quotes".to_owned())
+        })
+    };
+    let scopes = words("scopes").unwrap_or_else(|| {
+        preset
+            .scopes
+            .iter()
+            .map(|&scope| scope.to_owned())
+            .collect()
+    });
+    let algorithms = some_of(
+        table,
+        "algorithms",
+        "an empty list would take no token",
+        |text| {
+            Algorithm::named(text).ok_or_else(|| {
+                let names = Algorithm::ALL.map(Algorithm::name).join("`, `");
+                format!("one of `{names}`")
+            })
+        },
+    );
+    let types = some_of(table, "type", "an empty list would take no token", |text| {
+        Type::named(text).ok_or_else(|| "a media type such as `JWT`".to_owned())
+    });
+    let claim = |key| table.value(key, |text| not_empty(text, "a claim's name"));
+    let (name_claim, groups_claim) = (claim("name_claim"), claim("groups_claim"));
+    let email_domains = table.list("email_domains", |text| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+        (!text.is_empty() && text.bytes().all(plain))
+            .then(|| text.to_ascii_lowercase())
+            .ok_or_else(|| "a domain such as `example.com`".to_owned())
+    });
+    let age = table.value("max_age", unit::duration);
+    let refresh = table.value("refresh", |text| match unit::duration(text) {
+        Ok(short) if short < LEAST_REFRESH => Err("expected at least 2s".to_owned()),
+        parsed => parsed,
+    });
+    let by_form = table.value("response_mode", |text| match text {
+        "query" => Ok(false),
+        "form_post" => Ok(true),
+        _ => Err("`query` or `form_post`".to_owned()),
+    });
+    let sign_out_by_form = table.value("sign_out_by", |text| match text {
+        "link" => Ok(false),
+        "form" => Ok(true),
+        _ => Err("`link` or `form`".to_owned()),
+    });
+    let title = table.value("title", |text| not_empty(text, "what people call it"));
+    let metadata = endpoints(table, issuer.as_deref());
+    let trust = trust(table);
+    if authentication == Authentication::None
+        && table.string("client_auth").as_deref() == Some("tls")
+        && !table.has("certificate")
+    {
+        table.missing("certificate", "the gate's own certificate, in PEM");
+    }
+    if table.problems().count() > before {
+        return None;
+    }
+    let client_id = client_id?;
+    let rule = jwt::Rule {
+        provider: Arc::clone(provider),
+        issuer: issuer?,
+        audience: vec![client_id.clone()],
+        algorithms: algorithms.unwrap_or_else(|| Algorithm::ALL.to_vec()),
+        types: types.or_else(|| Type::named("JWT").map(|kind| vec![kind]))?,
+        name_claim: name_claim.unwrap_or_else(|| "sub".to_owned()),
+        groups_claim: groups_claim.or_else(|| preset.groups_claim.map(str::to_owned)),
+        trust_unverified_email: table.boolean("trust_unverified_email").unwrap_or(false),
+    };
+    let settings = Settings {
+        title: title.unwrap_or_else(|| provider.to_string()),
+        client_id,
+        authentication,
+        scopes,
+        rule: Arc::new(rule),
+        email_domains: email_domains.unwrap_or_default(),
+        prompt: words("prompt").unwrap_or_default(),
+        acr: words("acr_values").unwrap_or_default(),
+        max_age: age,
+        by_form: by_form.unwrap_or(false),
+        sign_out_by_form: sign_out_by_form.unwrap_or(preset.sign_out_by_form),
+        refresh: refresh.unwrap_or(Duration::from_secs(300)),
+        metadata: metadata?.map(Box::new),
+    };
+    Some(Takes::People {
+        settings: Box::new(settings),
+        secret,
+        trust: trust?,
+    })
+}
+
+/// Asking more often would be an attack on the provider.
+const LEAST_REFRESH: Duration = Duration::from_secs(2);
+
+/// The endpoints that the configuration states in the provider's place, if it does; nothing after
+/// adding what is wrong with them.
+fn endpoints(table: &Table, issuer: Option<&str>) -> Option<Option<Metadata>> {
+    let url = |key| {
+        table.value(key, |text| {
+            is_safe(text).then(|| text.to_owned()).ok_or_else(|| {
+                "an `https://` URL, or an `http://` one of this machine (127.0.0.1, [::1], localhost)"
+                    .to_owned()
+            })
+        })
+    };
+    const REQUIRED: [&str; 3] = ["authorization_url", "token_url", "jwks_url"];
+    const OTHERS: [&str; 2] = ["userinfo_url", "end_session_url"];
+    if !REQUIRED.iter().chain(&OTHERS).any(|key| table.has(key)) {
+        return Some(None);
+    }
+    for key in REQUIRED {
+        if !table.has(key) {
+            table.missing(
+                key,
+                "its URL, since others are stated in place of discovery",
+            );
+        }
+    }
+    let authorization = url("authorization_url").and_then(|url| AuthUrl::new(url).ok());
+    let token = url("token_url").and_then(|url| TokenUrl::new(url).ok());
+    Some(Some(Metadata {
+        issuer: issuer?.to_owned(),
+        authorization: authorization?,
+        token: token?,
+        jwks: url("jwks_url")?,
+        userinfo: url("userinfo_url"),
+        end_session: url("end_session_url"),
+        pushed_requests: None,
+        names_itself: false,
+        takes_basic: true,
+    }))
+}
+
+fn trust(table: &Table) -> Option<Trust> {
+    let before = table.problems().count();
+    let certificate = table.string("certificate").map(PathBuf::from);
+    let key = secret::key_file(table, "key").map(PathBuf::from);
+    let certificate = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            table.problem("certificate", "`certificate` and `key` go together", None);
+            None
+        }
+    };
+    let ca = table.string("ca").map(PathBuf::from);
+    (table.problems().count() == before).then_some(Trust { ca, certificate })
 }
 
 fn key_source(table: &Table) -> Option<KeySource> {
     let url = table.value("jwks_url", |text| {
-        fetchable(text).then(|| text.to_owned()).ok_or_else(|| {
+        is_safe(text).then(|| text.to_owned()).ok_or_else(|| {
             "an `https://` URL, or an `http://` one of this machine (127.0.0.1, [::1], localhost)"
                 .to_owned()
         })
@@ -340,19 +796,6 @@ fn key_source(table: &Table) -> Option<KeySource> {
         (true, false) => url.map(KeySource::Url),
         (false, true) => file.map(|file| KeySource::File(file.into())),
     }
-}
-
-/// Keys fetched in the clear are whatever the network says they are.
-fn fetchable(url: &str) -> bool {
-    let Ok(uri) = url.parse::<http::Uri>() else {
-        return false;
-    };
-    let here = matches!(uri.host(), Some("127.0.0.1" | "[::1]" | "localhost"));
-    let secure = uri.scheme_str() == Some("https");
-    let no_user = uri
-        .authority()
-        .is_some_and(|authority| !authority.as_str().contains('@'));
-    no_user && (secure || here && uri.scheme_str() == Some("http"))
 }
 
 /// A list of which at least one element must be written; `empty` says why.

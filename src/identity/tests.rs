@@ -387,7 +387,14 @@ async fn sign_out_ends_the_session_for_good_s3() {
         .await
         .unwrap()
         .unwrap();
-    assert!(world.identity.sign_out(&cookie, at(1)).await.unwrap());
+    assert!(
+        world
+            .identity
+            .sign_out(&cookie, at(1))
+            .await
+            .unwrap()
+            .is_some()
+    );
     known.live.ended().await;
     assert!(
         world
@@ -397,8 +404,22 @@ async fn sign_out_ends_the_session_for_good_s3() {
             .unwrap()
             .is_none()
     );
-    assert!(!world.identity.sign_out(&cookie, at(1)).await.unwrap());
-    assert!(!world.identity.sign_out("nonsense", at(1)).await.unwrap());
+    assert!(
+        world
+            .identity
+            .sign_out(&cookie, at(1))
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        world
+            .identity
+            .sign_out("nonsense", at(1))
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[tokio::test]
@@ -685,13 +706,16 @@ async fn a_token_is_tried_by_methods_of_its_issuer_only() {
 #[tokio::test]
 async fn without_the_issuers_keys_nobody_is_let_in() {
     let world = World::new();
-    let unattended = world.identity.unattended();
+    let unattended = world.identity.unattended_keys();
     assert_eq!(unattended.len(), 1);
-    assert!(world.identity.unattended().is_empty(), "it was handed out");
+    assert!(
+        world.identity.unattended_keys().is_empty(),
+        "it was handed out"
+    );
     let token = world.token(&json!({"iss": "https://other.test"}));
-    let fetch = |_: &str| std::future::ready(Err(jwks::FetchFailed::Unreachable));
+    let fetch = |_: &str| std::future::ready(Err(kept::FetchFailed::Unreachable));
     let task = tokio::spawn(jwks::Keys::keep_fresh(
-        Arc::downgrade(&unattended[0]),
+        Arc::downgrade(&unattended[0].0),
         fetch,
         || at(0),
     ));
@@ -703,7 +727,7 @@ async fn without_the_issuers_keys_nobody_is_let_in() {
     let keys = Bytes::from(set(&[world.signer.jwk("k1")]));
     let fetch = move |_: &str| std::future::ready(Ok(keys.clone()));
     let task = tokio::spawn(jwks::Keys::keep_fresh(
-        Arc::downgrade(&unattended[0]),
+        Arc::downgrade(&unattended[0].0),
         fetch,
         || at(30),
     ));
@@ -717,7 +741,7 @@ async fn without_the_issuers_keys_nobody_is_let_in() {
 #[tokio::test]
 async fn what_is_remembered_of_a_token_ends_when_its_keys_change() {
     let world = World::new();
-    let keys = world.identity.unattended().remove(0);
+    let (keys, _) = world.identity.unattended_keys().remove(0);
     let serve = |signer: &Signer| {
         let bytes = Bytes::from(set(&[signer.jwk("k1")]));
         move |_: &str| std::future::ready(Ok(bytes.clone()))
@@ -761,13 +785,13 @@ fn a_form_is_bound_to_its_browser_purpose_and_time() {
 #[test]
 fn issuers_keys_outlive_a_reload_but_not_their_last_method() {
     let mut world = World::new();
-    let keys = world.identity.unattended();
+    let keys = world.identity.unattended_keys();
     world.reload(&[]);
     assert!(
-        world.identity.unattended().is_empty(),
+        world.identity.unattended_keys().is_empty(),
         "the same keys, kept fresh already"
     );
-    let weak = Arc::downgrade(&keys[0]);
+    let weak = Arc::downgrade(&keys[0].0);
     drop(keys);
     assert!(weak.upgrade().is_some());
     world

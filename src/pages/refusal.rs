@@ -365,7 +365,7 @@ fn challenged(challenge: &Challenge, said: Said, ctx: &Context<'_>) -> Response<
             },
         )
     } else if ctx.asked.is_repeatable {
-        return to_sign_in(ctx);
+        return to_sign_in(ctx, challenge.within);
     } else {
         // A redirect would lose what was sent, and look as if it had been taken.
         // In another tab, because this page still holds it: a reload sends it again.
@@ -412,14 +412,20 @@ fn by_no_page(ctx: &Context<'_>) -> Html {
         .markup(" if you need it in a browser.")
 }
 
-fn to_sign_in(ctx: &Context<'_>) -> Response<Bytes> {
+fn to_sign_in(ctx: &Context<'_>, within: Option<u64>) -> Response<Bytes> {
     let mut path = SIGN_IN.to_owned();
-    if let Some(target) = ctx.asked.target.as_deref()
-        && target.len() <= MAX_TO
-        && target != "/"
-    {
+    let target = ctx.asked.target.as_deref();
+    if let Some(target) = target.filter(|to| to.len() <= MAX_TO && *to != "/") {
         path.push_str("?to=");
         percent_encode(target, &mut path);
+    }
+    if let Some(within) = within {
+        path.push(if path.len() == SIGN_IN.len() {
+            '?'
+        } else {
+            '&'
+        });
+        path.push_str(&format!("within={within}"));
     }
     super::redirect(ctx, &path)
 }

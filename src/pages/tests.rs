@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use crate::pure::fields::Fields;
 
-use super::sign_in::{Form, SignInError};
+use super::provider::Trouble;
+use super::sign_in::{Form, Offer, SignInError};
+use super::signed_out::AtProvider;
 use super::*;
 use crate::pages::negotiate::Audience;
 use crate::refusal::{Answer, Challenge, Limited, Refusal};
@@ -63,6 +65,7 @@ fn answers() -> Vec<(Answer, u16, Option<HeaderName>)> {
     let challenge = Challenge {
         challenges: vec!["Bearer realm=\"wiki\"".to_owned()],
         sign_in_page: false,
+        within: None,
     };
     let ada = Some(Arc::from("ada"));
     vec![
@@ -91,14 +94,30 @@ fn refuse(answer: Answer, ctx: &Context<'_>) -> Response<Bytes> {
     refusal::respond(&Refusal::new(answer, "stage.secret_reason"), ctx)
 }
 
-fn form<'a>() -> Form<'a> {
-    Form {
+fn offer(name: &str, error: Option<SignInError>) -> Offer<'_> {
+    Offer {
         to: "/",
-        csrf: "token",
-        name: "",
-        error: None,
+        form: Some(Form {
+            csrf: "token",
+            name,
+        }),
+        error,
+        ..Offer::default()
     }
 }
+
+const TROUBLES: [Trouble; 10] = [
+    Trouble::NoAnswer,
+    Trouble::Cookie,
+    Trouble::Over,
+    Trouble::Denied,
+    Trouble::Unproven,
+    Trouble::Away,
+    Trouble::Misconfigured,
+    Trouble::LoopWithoutCookie,
+    Trouble::LoopOfEndedSessions,
+    Trouble::LoopOfStaleSignIns,
+];
 
 /// Every page there is.
 fn pages(ctx: &Context<'_>) -> Vec<(String, Response<Bytes>)> {
@@ -122,16 +141,42 @@ fn pages(ctx: &Context<'_>) -> Vec<(String, Response<Bytes>)> {
         ("sign-in-expired", Some(SignInError::ExpiredForm)),
     ] {
         let name_tried = if error.is_some() { "ada" } else { "" };
-        let form = Form {
-            error,
-            name: name_tried,
-            ..form()
-        };
-        pages.push((name.to_owned(), sign_in::page(ctx, &form)));
+        let page = sign_in::page(ctx, &offer(name_tried, error));
+        pages.push((name.to_owned(), page));
+    }
+    let choice = Offer {
+        providers: vec![("corp", "Corp"), ("partners", "Partners & <friends>")],
+        by_email: true,
+        within: Some(900),
+        ..offer("", Some(SignInError::UnknownDomain))
+    };
+    pages.push(("choice".to_owned(), sign_in::page(ctx, &choice)));
+    for trouble in TROUBLES {
+        let page = provider::page(ctx, trouble, "/a?b=c&d");
+        pages.push((format!("{trouble:?}"), page));
+    }
+    let at_provider = AtProvider {
+        title: "Corp <b>",
+        url: "https://idp.test/end?a=b&c",
+        form: None,
+    };
+    let by_form = signed_out::Form {
+        origin: "https://idp.test",
+        fields: &[("id_token_hint", "a.b.c"), ("client_id", "gate")],
+    };
+    for form in [None, Some(by_form)] {
+        let page = signed_out::page(
+            ctx,
+            Some(&AtProvider {
+                form,
+                ..at_provider
+            }),
+        );
+        pages.push((format!("signed-out-there-{}", form.is_some()), page));
     }
     pages.push(("signed-in".to_owned(), sign_in::done(ctx, "/a?b")));
     pages.push(("sign-out".to_owned(), signed_out::confirm(ctx)));
-    pages.push(("signed-out".to_owned(), signed_out::page(ctx)));
+    pages.push(("signed-out".to_owned(), signed_out::page(ctx, None)));
     pages
 }
 
@@ -165,10 +210,16 @@ fn the_policy_allows_exactly_the_style_that_stands_in_the_page() {
             "{name}"
         );
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, style.as_bytes());
+        // The form that signs out at a provider goes there, and nowhere else.
+        let there = if name == "signed-out-there-true" {
+            " https://idp.test"
+        } else {
+            ""
+        };
         assert_eq!(
             policy,
             format!(
-                "default-src 'none'; style-src 'sha256-{}'; img-src data:; form-action 'self'; \
+                "default-src 'none'; style-src 'sha256-{}'; img-src data:; form-action 'self'{there}; \
                  frame-ancestors 'none'; base-uri 'none'",
                 STANDARD.encode(hash)
             )
@@ -273,14 +324,31 @@ fn t14_nothing_of_a_request_is_markup() {
             contact: Some(payload),
             has_sign_in_page: true,
         };
-        let form = Form {
+        let form = Offer {
             to: payload,
-            csrf: payload,
-            name: payload,
+            within: None,
+            providers: vec![(payload, payload)],
+            by_email: true,
+            form: Some(Form {
+                csrf: payload,
+                name: payload,
+            }),
             error: Some(SignInError::WrongPassword),
+        };
+        let at_provider = AtProvider {
+            title: payload,
+            url: payload,
+            form: Some(signed_out::Form {
+                origin: "https://idp.test",
+                fields: &[("id_token_hint", payload)],
+            }),
         };
         let mut all = pages(&ctx);
         all.push(("form".to_owned(), sign_in::page(&ctx, &form)));
+        let signed_out = signed_out::page(&ctx, Some(&at_provider));
+        all.push(("signed-out".to_owned(), signed_out));
+        let trouble = provider::page(&ctx, Trouble::Over, payload);
+        all.push(("trouble".to_owned(), trouble));
         let whom = Answer::Forbidden {
             as_whom: Some(payload.into()),
         };
@@ -341,6 +409,7 @@ fn challenged(challenges: &[&str], sign_in_page: bool, asked: &Asked) -> Respons
     let challenge = Challenge {
         challenges: challenges.iter().map(|&line| line.to_owned()).collect(),
         sign_in_page,
+        within: None,
     };
     refuse(Answer::Challenge(challenge), &context(asked))
 }
@@ -520,12 +589,7 @@ fn a_failed_sign_in_has_its_status_keeps_the_name_and_forgets_the_password() {
         (Some(SignInError::Busy), 503, Some("2")),
         (Some(SignInError::ExpiredForm), 403, None),
     ] {
-        let form = Form {
-            name: "ada",
-            error,
-            ..form()
-        };
-        let response = sign_in::page(&context(&asked), &form);
+        let response = sign_in::page(&context(&asked), &offer("ada", error));
         assert_eq!(response.status().as_u16(), status);
         assert!(!response.headers().contains_key(WWW_AUTHENTICATE));
         let retry = response.headers().contains_key(RETRY_AFTER);
@@ -545,7 +609,7 @@ fn a_failed_sign_in_has_its_status_keeps_the_name_and_forgets_the_password() {
 #[test]
 fn the_form_is_read_as_it_is_written() {
     let asked = browser(&Method::GET);
-    let html = sign_in::page(&context(&asked), &form());
+    let html = sign_in::page(&context(&asked), &offer("", None));
     let names: Vec<_> = text(&html)
         .match_indices(" name=\"")
         .filter_map(|(at, found)| text(&html)[at + found.len()..].split('"').next())
@@ -630,7 +694,7 @@ fn pages_for_the_eyes() {
     let post = browser(&Method::POST);
     for (name, response) in [
         ("long-denied", refuse(whom, &long)),
-        ("long-sign-in", sign_in::page(&long, &form())),
+        ("long-sign-in", sign_in::page(&long, &offer("", None))),
         ("post-sign-in", challenged(&[BASIC], true, &post)),
         (
             "no-host",

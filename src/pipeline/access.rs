@@ -89,6 +89,7 @@ impl From<Refused> for Refusal {
                 let challenge = Challenge {
                     challenges: vec![bearer],
                     sign_in_page,
+                    within: Some(age),
                 };
                 (Answer::Challenge(challenge), "access.stale_sign_in")
             }

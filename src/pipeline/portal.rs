@@ -2,7 +2,12 @@
 //!
 //! | when | then |
 //! |---|---|
-//! | GET `/.portcullis/sign-in` | the form, and a cookie that binds it to this browser |
+//! | GET `/.portcullis/sign-in` | the providers to choose from, or the form, and a cookie that binds both to this browser |
+//! | .. where there is one provider, or one was chosen | 303 to it, and a sign-in in the store |
+//! | GET `/.portcullis/callback/NAME` with its answer | a new session, and on to where the person was going; else a page that says why not |
+//! | POST the same | the answer is kept for a moment, and the browser comes back for it with its cookies |
+//! | POST `/.portcullis/back-channel-logout/NAME` | the sessions that the provider's token names end; 400 where it names none rightly |
+//! | GET `/.portcullis/front-channel-logout/NAME` | the sessions of that session at the provider end |
 //! | POST `/.portcullis/sign-in` with the right password | a new session, and on to where the person was going |
 //! | the same with a wrong one | the form again, saying so; slower each time |
 //! | POST `/.portcullis/sign-out` from this site | the session and our cookies end; the signed-out page |
@@ -29,9 +34,13 @@ use http::{HeaderName, HeaderValue, Method, Response};
 
 use crate::body::{self, Body};
 use crate::caller::Caller;
+use crate::identity::accounts::LOCAL;
+use crate::identity::oidc::EndSession;
 use crate::identity::{AtSignIn, Failure, Identity};
 use crate::pages::sign_in::SignInError;
+use crate::pages::signed_out::{self, AtProvider};
 use crate::pages::{self, Asked, Context};
+use crate::pure::callback;
 use crate::pure::connection::Connection;
 use crate::pure::cookie::{self, BadCookies};
 use crate::pure::csrf;
@@ -44,6 +53,11 @@ use crate::refusal::{Answer, Refusal};
 
 use super::rate::Permit;
 use super::response_headers::Passed;
+use super::sign_in;
+
+mod provider;
+
+use provider::Wish;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -52,25 +66,64 @@ pub const PREFIX: &str = "/.portcullis/";
 
 /// One of our pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Page {
+pub enum Page<'h> {
     /// `/.portcullis/sign-in`
     SignIn,
     /// `/.portcullis/sign-out`
     SignOut,
+    /// `/.portcullis/signed-out`
+    SignedOut,
+    /// `/.portcullis/callback/NAME`
+    Callback(&'h str),
+    /// `/.portcullis/back-channel-logout/NAME`
+    BackChannelLogout(&'h str),
+    /// `/.portcullis/front-channel-logout/NAME`
+    FrontChannelLogout(&'h str),
     /// Anything else below the prefix.
     None,
 }
 
 /// Which of our pages a request is for, if any.
-pub fn page(head: &Head) -> Option<Page> {
+pub fn page(head: &Head) -> Option<Page<'_>> {
     // A backend that ignores case must not be asked for a path that looks like ours either.
     let path = head.target.path.as_str();
     let (start, rest) = path.split_at_checked(PREFIX.len())?;
-    start.eq_ignore_ascii_case(PREFIX).then_some(match rest {
+    start.eq_ignore_ascii_case(PREFIX).then(|| match rest {
         "sign-in" => Page::SignIn,
         "sign-out" => Page::SignOut,
-        _ => Page::None,
+        "signed-out" => Page::SignedOut,
+        _ => match rest.split_once('/') {
+            Some(("callback", name)) => Page::Callback(name),
+            Some(("back-channel-logout", name)) => Page::BackChannelLogout(name),
+            Some(("front-channel-logout", name)) => Page::FrontChannelLogout(name),
+            Some(_) | None => Page::None,
+        },
     })
+}
+
+/// The methods that people choose from on the sign-in page of an application.
+#[derive(Debug, Default)]
+pub struct Methods(Vec<Arc<str>>);
+
+impl Methods {
+    /// Those of all rules of an application: the page does not know to which path one is going.
+    pub fn of<'r>(rules: impl Iterator<Item = &'r sign_in::Rule>) -> Self {
+        let mut all: Vec<Arc<str>> = Vec::new();
+        for name in rules.flat_map(sign_in::Rule::on_page) {
+            if !all.contains(name) {
+                all.push(Arc::clone(name));
+            }
+        }
+        Self(all)
+    }
+
+    fn names(&self) -> &[Arc<str>] {
+        &self.0
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|one| **one == *name)
+    }
 }
 
 /// Why a page is not served.
@@ -129,12 +182,12 @@ impl From<Refused> for Refusal {
     reason = "it is a whole request, as the pipeline has it"
 )]
 pub async fn serve(
-    page: Page,
-    has_sign_in_page: bool,
+    page: Page<'_>,
+    methods: Methods,
     identity: &Identity,
     permit: Permit,
     caller: Caller<'_>,
-    head: Head,
+    head: &Head,
     body: Body,
     now: SystemTime,
     seen: &mut Record,
@@ -144,20 +197,45 @@ pub async fn serve(
         client: permit.ip(),
         conn: caller.conn,
         asked: caller.asked,
-        head: &head,
+        head,
         now,
-        has_sign_in_page,
+        methods,
     };
-    let response = match (page, &head.method) {
-        (Page::None, _) => return Err(Refused::NoPage.into()),
-        (Page::SignIn, _) if !has_sign_in_page => return Err(Refused::NoPage.into()),
-        (Page::SignIn, &(Method::GET | Method::HEAD)) => visit.sign_in_form(seen)?,
-        (Page::SignIn, &Method::POST) => visit.sign_in(body, seen).await?,
-        (Page::SignOut, &(Method::GET | Method::HEAD)) => {
-            pages::signed_out::confirm(&visit.context(seen))
+    let has_page = !visit.methods.names().is_empty();
+    let is_get = head.method == Method::GET || head.method == Method::HEAD;
+    let is_post = head.method == Method::POST;
+    let response = match page {
+        Page::None => return Err(Refused::NoPage.into()),
+        Page::SignIn if !has_page => return Err(Refused::NoPage.into()),
+        Page::Callback(name) | Page::BackChannelLogout(name) | Page::FrontChannelLogout(name)
+            if !visit.methods.has(name) || identity.provider(name).is_none() =>
+        {
+            return Err(Refused::NoPage.into());
         }
-        (Page::SignOut, &Method::POST) => visit.sign_out(seen).await?,
-        (Page::SignIn | Page::SignOut, _) => return Err(Refused::Method.into()),
+        Page::SignIn if is_get => visit.sign_in_page(seen).await?,
+        Page::SignIn if is_post => visit.sign_in(body, seen).await?,
+        Page::SignOut if is_get => signed_out::confirm(&visit.context(seen)),
+        Page::SignOut if is_post => visit.sign_out(seen).await?,
+        Page::SignedOut if is_get => signed_out::page(&visit.context(seen), None),
+        // HEAD would use the answer up, and nobody would be signed in.
+        Page::Callback(name) if head.method == Method::GET => visit.answer(name, seen).await?,
+        Page::Callback(name) if is_post => {
+            let form = visit.form_of(body, callback::MAX_BYTES).await?;
+            visit.posted_answer(name, &form, seen).await?
+        }
+        Page::BackChannelLogout(name) if is_post => {
+            let form = visit.form_of(body, MOST_LOGOUT_FORM).await?;
+            visit.signed_out_by(name, &form, seen).await?
+        }
+        Page::FrontChannelLogout(name) if head.method == Method::GET => {
+            visit.signed_out_in_frame(name, seen).await?
+        }
+        Page::SignIn
+        | Page::SignOut
+        | Page::SignedOut
+        | Page::Callback(_)
+        | Page::BackChannelLogout(_)
+        | Page::FrontChannelLogout(_) => return Err(Refused::Method.into()),
     };
     Ok(Passed {
         response: response.into(),
@@ -173,16 +251,18 @@ struct Visit<'a> {
     asked: &'a Asked,
     head: &'a Head,
     now: SystemTime,
-    has_sign_in_page: bool,
+    methods: Methods,
 }
 
 /// What a sign-in form was made for.
 const PURPOSE: &str = "sign-in";
+/// Bytes of a form with a logout token.
+const MOST_LOGOUT_FORM: usize = 64 * 1024;
 
 impl Visit<'_> {
     fn context<'c>(&'c self, seen: &'c Record) -> Context<'c> {
         Context {
-            has_sign_in_page: self.has_sign_in_page,
+            has_sign_in_page: !self.methods.names().is_empty(),
             ..Context::new(self.asked, seen)
         }
     }
@@ -195,44 +275,86 @@ impl Visit<'_> {
         }
     }
 
-    fn sign_in_form(&self, seen: &Record) -> Result<Response<Bytes>, Refused> {
+    async fn sign_in_page(&self, seen: &mut Record) -> Result<Response<Bytes>, Refused> {
         let query = self.head.target.query.as_deref().unwrap_or_default();
         let to = form::to_in_query(query).map_or_else(ReturnTo::default, |to| ReturnTo::parse(&to));
-        self.form(&to, "", None, seen)
+        let wish = Wish::of(query);
+        match self.chosen(&wish) {
+            Ok(Some(provider)) => Box::pin(self.begin(provider, &to, &wish, seen)).await,
+            Ok(None) => self.form(&to, "", &wish, None, seen),
+            Err(error) => self.form(&to, "", &wish, Some(error), seen),
+        }
+    }
+
+    /// The cookie that a sign-in is bound to, and whether it is made just now.
+    fn browser(&self) -> Result<(String, bool), Refused> {
+        let known = self
+            .cookie(cookie::SIGN_IN)?
+            .filter(|value| csrf::is_cookie(value));
+        match known {
+            Some(known) => Ok((known.to_owned(), false)),
+            None => match self.identity.new_form_cookie() {
+                Ok(made) => Ok((made, true)),
+                Err(_) => Err(Refused::Internal),
+            },
+        }
     }
 
     fn form(
         &self,
         to: &ReturnTo,
         name: &str,
+        wish: &Wish,
         error: Option<SignInError>,
         seen: &Record,
     ) -> Result<Response<Bytes>, Refused> {
-        let known = self
-            .cookie(cookie::SIGN_IN)?
-            .filter(|value| csrf::is_cookie(value));
-        let made = match known {
-            Some(_) => None,
-            None => Some(
-                self.identity
-                    .new_form_cookie()
-                    .map_err(|_| Refused::Internal)?,
-            ),
-        };
-        let browser = known.or(made.as_deref()).unwrap_or_default();
-        let token = self.identity.form_token(PURPOSE, browser, self.now);
-        let form = pages::sign_in::Form {
+        let (browser, made) = self.browser()?;
+        let token = self.identity.form_token(PURPOSE, &browser, self.now);
+        let form = pages::sign_in::Form { csrf: &token, name };
+        let offer = pages::sign_in::Offer {
             to: to.as_str(),
-            csrf: &token,
-            name,
+            within: wish.within.map(|within| within.as_secs()),
+            providers: self.providers().collect(),
+            by_email: self.chooses_by_email(),
+            form: self.methods.has(LOCAL).then_some(form),
             error,
         };
-        let mut response = pages::sign_in::page(&self.context(seen), &form);
-        if let Some(made) = &made {
-            let cookie = cookie::set(cookie::SIGN_IN, made).map_err(|_| Refused::Internal)?;
+        let mut response = pages::sign_in::page(&self.context(seen), &offer);
+        if made {
+            let cookie = cookie::set(cookie::SIGN_IN, &browser).map_err(|_| Refused::Internal)?;
             response.headers_mut().append(SET_COOKIE, cookie);
         }
         Ok(response)
+    }
+
+    fn user_agent(&self) -> &str {
+        field::one(&self.head.headers, &USER_AGENT)
+            .ok()
+            .flatten()
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+
+    /// The content of a form.
+    async fn form_of(&self, body: Body, most_bytes: usize) -> Result<Bytes, Refused> {
+        let kind = field::one(&self.head.headers, &CONTENT_TYPE).map_err(|_| Refused::FormType)?;
+        if kind.is_none_or(|kind| {
+            !kind
+                .as_bytes()
+                .starts_with(b"application/x-www-form-urlencoded")
+        }) {
+            return Err(Refused::FormType);
+        }
+        body.collect(most_bytes).await.map_err(|error| match error {
+            body::Error::ClientTooLarge => Refused::FormTooLarge,
+            body::Error::ClientMalformed(_) => Refused::FormType,
+            body::Error::ClientTimeout
+            | body::Error::ClientGone
+            | body::Error::BackendMalformed(_)
+            | body::Error::BackendTimeout
+            | body::Error::BackendGone
+            | body::Error::SessionOver => Refused::FormTimeout,
+        })
     }
 
     /// Refuses a form that another site sent (T15).
@@ -248,51 +370,32 @@ impl Visit<'_> {
 
     async fn sign_in(&self, body: Body, seen: &mut Record) -> Result<Response<Bytes>, Refused> {
         self.same_site()?;
-        let kind = field::one(&self.head.headers, &CONTENT_TYPE).map_err(|_| Refused::FormType)?;
-        if kind.is_none_or(|kind| {
-            !kind
-                .as_bytes()
-                .starts_with(b"application/x-www-form-urlencoded")
-        }) {
-            return Err(Refused::FormType);
+        if !self.methods.has(LOCAL) {
+            return Err(Refused::NoPage);
         }
-        let text = body
-            .collect(form::MAX_BYTES)
-            .await
-            .map_err(|error| match error {
-                body::Error::ClientTooLarge => Refused::FormTooLarge,
-                body::Error::ClientMalformed(_) => Refused::FormType,
-                body::Error::ClientTimeout
-                | body::Error::ClientGone
-                | body::Error::BackendMalformed(_)
-                | body::Error::BackendTimeout
-                | body::Error::BackendGone
-                | body::Error::SessionOver => Refused::FormTimeout,
-            })?;
+        let text = self.form_of(body, form::MAX_BYTES).await?;
         let form = form::parse(&text).map_err(Refused::Form)?;
         let to = ReturnTo::parse(&form.to);
         let name = form.name.trim();
+        let wish = Wish::of("");
         let browser = self.cookie(cookie::SIGN_IN)?;
         let made_here = self
             .identity
             .check_form(PURPOSE, browser, &form.csrf, self.now);
         if let Err(forged) = made_here {
             seen.refused = Some(forged.reason());
-            return self.form(&to, name, Some(SignInError::ExpiredForm), seen);
+            return self.form(&to, name, &wish, Some(SignInError::ExpiredForm), seen);
         }
-        let user_agent = field::one(&self.head.headers, &USER_AGENT).ok().flatten();
         let attempt = AtSignIn {
             name,
             password: &form.password,
             client: self.client,
-            user_agent: user_agent
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default(),
+            user_agent: self.user_agent(),
             presented: self.cookie(cookie::SESSION)?,
         };
         match self.identity.sign_in_with_password(attempt, self.now).await {
             Ok(signed_in) => {
-                seen.user = Some(Arc::clone(signed_in.live.user()));
+                seen.user = Some(signed_in.live.user());
                 let mut response = pages::sign_in::done(&self.context(seen), to.as_str());
                 let mut session = cookie::set(cookie::SESSION, &signed_in.cookie)
                     .map_err(|_| Refused::Internal)?;
@@ -310,22 +413,41 @@ impl Visit<'_> {
                     | Failure::BadToken(_)
                     | Failure::OtherIssuer
                     | Failure::NoKeys
+                    | Failure::Provider(_)
                     | Failure::NoMethod => SignInError::WrongPassword,
                 };
-                self.form(&to, name, Some(error), seen)
+                self.form(&to, name, &wish, Some(error), seen)
             }
         }
     }
 
     async fn sign_out(&self, seen: &Record) -> Result<Response<Bytes>, Refused> {
         self.same_site()?;
-        if let Some(session) = self.cookie(cookie::SESSION)? {
-            self.identity
+        let ended = match self.cookie(cookie::SESSION)? {
+            None => None,
+            Some(session) => self
+                .identity
                 .sign_out(session, self.now)
                 .await
-                .map_err(|_| Refused::Store)?;
-        }
-        let mut response = pages::signed_out::page(&self.context(seen));
+                .map_err(|_| Refused::Store)?,
+        };
+        let back = format!(
+            "{}://{}{}",
+            self.conn.scheme(),
+            self.head.authority,
+            pages::SIGNED_OUT
+        );
+        let end = ended.and_then(|live| self.identity.end_at_provider(&live, &back));
+        let fields = end.as_ref().and_then(EndSession::form);
+        let at_provider = end.as_ref().map(|end| AtProvider {
+            title: &end.title,
+            url: &end.url,
+            form: fields.as_ref().map(|fields| signed_out::Form {
+                origin: &end.origin,
+                fields,
+            }),
+        });
+        let mut response = signed_out::page(&self.context(seen), at_provider.as_ref());
         for name in [cookie::SESSION, cookie::SIGN_IN] {
             let expired = cookie::expire(name).map_err(|_| Refused::Internal)?;
             response.headers_mut().append(SET_COOKIE, expired);

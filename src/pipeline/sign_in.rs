@@ -6,7 +6,7 @@
 //! | one of our cookies comes twice | 400 `sign_in.repeated_cookie` |
 //! | there are more cookies than a browser sends | 431 `sign_in.too_many_cookies` |
 //! | the first method of the application for which there is a credential takes it | that user |
-//! | .. its session is over, or there never was one | as if there were no cookie |
+//! | .. its session is over, there never was one, or it is by a provider of other paths | as if there were no cookie |
 //! | .. it can't be read | 401 `sign_in.malformed_basic` or `sign_in.malformed_bearer`, and no other method is asked |
 //! | .. its password or token is bad, or of an issuer that no method takes | 401 with the reason of `identity`, likewise |
 //! | .. who sends it has failed too often | 429 `sign_in.slowed` |
@@ -52,7 +52,9 @@ pub const KEYS: &[Key] = &[
         kind: "list of methods",
         default: "[\"local\"]",
         doc: "How people and programs prove who they are, in this order: `local` (accounts, by a \
-              sign-in page), `basic` (accounts, by HTTP basic), or the name of a `[provider.NAME]`.",
+              sign-in page), `basic` (accounts, by HTTP basic), or the name of a `[provider.NAME]`. Of \
+              several that have a page, people choose there; with one OpenID provider alone they go \
+              straight to it.",
     },
     Key {
         name: "websocket_from",
@@ -76,7 +78,7 @@ pub struct Rule {
 /// One method of an application, or several of one kind, in the place of the first of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Way {
-    Session,
+    Session(Vec<Arc<str>>),
     Basic(Vec<Arc<str>>),
     Bearer(Vec<Arc<str>>),
 }
@@ -111,18 +113,19 @@ impl Rule {
     fn add(&mut self, name: Arc<str>, kind: Kind) {
         for way in &mut self.ways {
             match (way, kind) {
-                (Way::Session, Kind::Session) => return,
-                (Way::Basic(names), Kind::Basic) | (Way::Bearer(names), Kind::Bearer) => {
+                (Way::Session(names), Kind::Session)
+                | (Way::Basic(names), Kind::Basic)
+                | (Way::Bearer(names), Kind::Bearer) => {
                     if !names.contains(&name) {
                         names.push(name);
                     }
                     return;
                 }
-                (Way::Session | Way::Basic(_) | Way::Bearer(_), _) => {}
+                (Way::Session(_) | Way::Basic(_) | Way::Bearer(_), _) => {}
             }
         }
         self.ways.push(match kind {
-            Kind::Session => Way::Session,
+            Kind::Session => Way::Session(vec![name]),
             Kind::Basic => Way::Basic(vec![name]),
             Kind::Bearer => Way::Bearer(vec![name]),
         });
@@ -130,7 +133,16 @@ impl Rule {
 
     /// Whether people can sign in by our page.
     pub fn has_page(&self) -> bool {
-        self.ways.contains(&Way::Session)
+        !self.on_page().is_empty()
+    }
+
+    /// The methods that people choose from on our page.
+    pub fn on_page(&self) -> &[Arc<str>] {
+        let page = self.ways.iter().find_map(|way| match way {
+            Way::Session(names) => Some(&**names),
+            Way::Basic(_) | Way::Bearer(_) => None,
+        });
+        page.unwrap_or_default()
     }
 
     /// Whether the page that asks for a WebSocket is of the host that is asked, or of one that may.
@@ -150,7 +162,9 @@ impl Rule {
         let realm = &self.realm;
         let challenges = self.ways.iter().map(|way| match way {
             // A 401 must name a scheme (RFC 9110 §15.5.2); browsers pass over one they don't know.
-            Way::Session => format!("Cookie realm=\"{realm}\", form-action=\"{OWN_PAGES}sign-in\""),
+            Way::Session(_) => {
+                format!("Cookie realm=\"{realm}\", form-action=\"{OWN_PAGES}sign-in\"")
+            }
             // RFC 7617 §2.1: names and passwords are UTF-8.
             Way::Basic(_) => format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
             // RFC 6750 §3.1: the error only where there was a token.
@@ -162,6 +176,7 @@ impl Rule {
         Challenge {
             challenges: challenges.collect(),
             sign_in_page: self.has_page(),
+            within: None,
         }
     }
 }
@@ -359,10 +374,11 @@ async fn find(
     };
     for way in &rule.ways {
         let user = match (way, &authorization) {
-            (Way::Session, _) => {
+            (Way::Session(providers), _) => {
                 let Some(cookie) = cookie else { continue };
                 match identity.session(cookie, now).await.map_err(failed)? {
-                    Some(known) => {
+                    // A session by a method that is for another path is none here.
+                    Some(known) if providers.contains(&known.user.provider) => {
                         let (user, session) = (Some(known.user), Some(known.live));
                         return Ok(Found {
                             user,
@@ -370,7 +386,7 @@ async fn find(
                             consumed,
                         });
                     }
-                    None => continue,
+                    Some(_) | None => continue,
                 }
             }
             (Way::Basic(methods), Authorization::Basic(basic)) => {

@@ -14,8 +14,10 @@ use super::fields::Fields;
 pub const PREFIX: &str = "__Host-portcullis";
 /// The cookie of a session.
 pub const SESSION: &str = "__Host-portcullis_session";
-/// The cookie that binds a sign-in form to a browser.
+/// The cookie that binds a sign-in, and its form, to a browser.
 pub const SIGN_IN: &str = "__Host-portcullis_sign_in";
+/// The cookie that counts sign-ins which follow each other at once.
+pub const ROUNDS: &str = "__Host-portcullis_rounds";
 
 static COOKIE: HeaderName = header::COOKIE;
 /// Bytes of all cookies of a request.
@@ -145,6 +147,15 @@ pub fn drop_ours(headers: &mut Fields) -> Result<(), BadCookies> {
 /// [`BadCookies::Malformed`] for a value that no cookie has.
 pub fn set(name: &'static str, value: &str) -> Result<HeaderValue, BadCookies> {
     header(Cookie::build((name, value)))
+}
+
+/// `Set-Cookie` for one of ours, for so many seconds.
+///
+/// # Errors
+/// [`BadCookies::Malformed`] for a value that no cookie has.
+pub fn set_for(name: &'static str, value: &str, seconds: u32) -> Result<HeaderValue, BadCookies> {
+    let life = cookie::time::Duration::seconds(seconds.into());
+    header(Cookie::build((name, value)).max_age(life))
 }
 
 /// `Set-Cookie` that takes one of ours away.

@@ -119,6 +119,74 @@ pub fn to_in_query(query: &str) -> Option<String> {
     }
 }
 
+/// The values of `names` in a query or a form that somebody else wrote: what else is in it is not looked
+/// at.
+///
+/// # Errors
+/// One of them comes twice, has no `=`, is no text or longer than `most` bytes.
+pub fn some<const N: usize>(
+    text: &[u8],
+    names: [&str; N],
+    most: usize,
+) -> Result<[Option<Zeroizing<String>>; N], BadForm> {
+    let mut found = [const { None }; N];
+    for pair in text.split(|&byte| byte == b'&') {
+        let end = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+        let (key, value) = pair.split_at_checked(end).ok_or(BadForm::Field)?;
+        let place = names.iter().zip(&mut found);
+        let Some((_, place)) = place.into_iter().find(|(name, _)| name.as_bytes() == key) else {
+            continue;
+        };
+        let value = value.strip_prefix(b"=").ok_or(BadForm::Field)?;
+        if place.replace(decode(value, most)?).is_some() {
+            return Err(BadForm::Field);
+        }
+    }
+    Ok(found)
+}
+
+/// A form to be sent.
+#[derive(Default)]
+pub struct Writer(String);
+
+impl Writer {
+    /// Adds a field.
+    pub fn add(&mut self, name: &str, value: &str) {
+        if !self.0.is_empty() {
+            self.0.push('&');
+        }
+        write_encoded(name, &mut self.0);
+        self.0.push('=');
+        write_encoded(value, &mut self.0);
+    }
+
+    /// The form.
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+/// A text as a form has it (WHATWG URL §5.2).
+pub fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    write_encoded(text, &mut out);
+    out
+}
+
+fn write_encoded(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        match byte {
+            b' ' => out.push('+'),
+            b'*' | b'-' | b'.' | b'_' => out.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            _ => {
+                out.push('%');
+                out.extend(hex::upper(byte).map(char::from));
+            }
+        }
+    }
+}
+
 /// The text of a value, zeroized because any of them may hold the password by a slip of the hand.
 fn decode(value: &[u8], most: usize) -> Result<Zeroizing<String>, BadForm> {
     // At most as many bytes as are encoded, so that the buffer never moves and leaves a copy.
@@ -164,7 +232,7 @@ pub mod fuzzing {
     pub fn form(bytes: &[u8]) {
         if let Some(to) = std::str::from_utf8(bytes).ok().and_then(to_in_query) {
             assert!(to.len() <= MAX_TO && !to.chars().any(char::is_control));
-            assert_eq!(to_in_query(&format!("to={}", encode(&to))), Some(to));
+            assert_eq!(to_in_query(&format!("to={}", encoded(&to))), Some(to));
         }
         let Ok(form) = parse(bytes) else { return };
         let fields = [
@@ -176,7 +244,7 @@ pub mod fuzzing {
         let mut written = Vec::new();
         for (key, value, most) in fields {
             assert!(value.len() <= most && !value.chars().any(char::is_control));
-            written.push(format!("{key}={}", encode(value)));
+            written.push(format!("{key}={}", encoded(value)));
         }
         let written = written.join("&");
         // Writing may make three bytes of one that was sent as itself.
@@ -188,27 +256,12 @@ pub mod fuzzing {
             );
         }
     }
-
-    /// The application/x-www-form-urlencoded serializer (WHATWG URL §5.2).
-    pub(super) fn encode(text: &str) -> String {
-        let mut out = String::new();
-        for byte in text.bytes() {
-            match byte {
-                b' ' => out.push('+'),
-                b'*' | b'-' | b'.' | b'_' => out.push(char::from(byte)),
-                _ if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
-                _ => out.push_str(&format!("%{byte:02X}")),
-            }
-        }
-        out
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::fuzzing::encode;
     use super::*;
 
     #[test]
@@ -289,7 +342,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_comes_back(name in "\\PC{0,40}", password in "\\PC{0,80}") {
-            let body = format!("to=%2F&csrf=&name={}&password={}", encode(&name), encode(&password));
+            let body = format!("to=%2F&csrf=&name={}&password={}", encoded(&name), encoded(&password));
             let form = parse(body.as_bytes()).unwrap();
             prop_assert_eq!((form.name, form.password.as_str()), (name, &*password));
         }
@@ -304,7 +357,7 @@ mod tests {
             values in prop::array::uniform4("[ -~]{0,12}"),
             order in Just(["to", "csrf", "name", "password"]).prop_shuffle(),
         ) {
-            let pairs: Vec<_> = order.iter().zip(&values).map(|(key, value)| format!("{key}={}", encode(value))).collect();
+            let pairs: Vec<_> = order.iter().zip(&values).map(|(key, value)| format!("{key}={}", encoded(value))).collect();
             let body = pairs.join("&");
             prop_assert!(parse(body.as_bytes()).is_ok());
             fuzzing::form(body.as_bytes());

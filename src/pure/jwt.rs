@@ -7,7 +7,7 @@
 //! | `alg` is not of the rule, or `typ` is not (a missing one is `JWT`) | refused |
 //! | the key that `kid` and `alg` name does not verify the signature | refused |
 //! | `iss`, `aud`, `exp`, `nbf`, `iat` are missing where they must be, or do not fit | refused |
-//! | it is an ID, refresh or logout token | refused |
+//! | it is an ID, refresh or logout token, where an access token is asked for | refused |
 //!
 //! Nothing of a token is believed, and no claim is handed out, before its signature is verified; the
 //! issuer alone is read before, to choose whom to ask. The library verifies signatures and nothing
@@ -25,8 +25,10 @@ use super::json;
 use super::jwk::{Algorithm, KeySet, MAX_KID_BYTES, NoKey};
 use super::session::{MAX_GROUPS, Seconds};
 
-/// The longest token.
+/// The longest access token: one that comes with each request.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// The longest token that comes from the issuer itself, such as one that lists hundreds of groups.
+pub const MAX_ISSUED_BYTES: usize = 96 * 1024;
 
 const MAX_HEADER_BYTES: usize = 2 * 1024;
 /// How far the issuer's clock may be ahead. An expired token gets nothing on top.
@@ -81,7 +83,7 @@ impl Type {
 /// Why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadToken {
-    /// Longer than [`MAX_TOKEN_BYTES`].
+    /// Longer than [`MAX_TOKEN_BYTES`], or than [`MAX_ISSUED_BYTES`] where the issuer itself gave it.
     TooLong,
     /// Not three parts of base64url.
     Malformed,
@@ -174,7 +176,19 @@ impl<'t> Token<'t> {
     /// # Errors
     /// Why it is not a token that we would ever accept.
     pub fn parse(token: &'t str) -> Result<Self, BadToken> {
-        if token.len() > MAX_TOKEN_BYTES {
+        Self::parse_within(token, MAX_TOKEN_BYTES)
+    }
+
+    /// The parts of a token that its issuer gave to us.
+    ///
+    /// # Errors
+    /// Why it is not a token that we would ever accept.
+    pub fn parse_issued(token: &'t str) -> Result<Self, BadToken> {
+        Self::parse_within(token, MAX_ISSUED_BYTES)
+    }
+
+    fn parse_within(token: &'t str, most_bytes: usize) -> Result<Self, BadToken> {
+        if token.len() > most_bytes {
             return Err(BadToken::TooLong);
         }
         let (message, signature) = token.rsplit_once('.').ok_or(BadToken::Malformed)?;
@@ -200,11 +214,31 @@ impl<'t> Token<'t> {
         self.claims.get("iss").and_then(Value::as_str)
     }
 
-    /// What the token proves at `now`, if it is what `rule` asks for and a key of `keys` signed it.
+    /// What an access token proves at `now`, if it is what `rule` asks for and a key of `keys` signed
+    /// it.
     ///
     /// # Errors
     /// Why it proves nothing.
     pub fn verify(&self, rule: &Rule, keys: &KeySet, now: SystemTime) -> Result<Proved, BadToken> {
+        let issued = self.issued(rule, keys, now)?;
+        check_purpose(issued.claims)?;
+        let user = user(issued.claims, rule)?;
+        Ok(Proved {
+            user: Arc::new(user),
+            expires: issued.expires,
+        })
+    }
+
+    /// What the issuer says in a token of any purpose, which whoever asks has to check.
+    ///
+    /// # Errors
+    /// Why the issuer did not say it, or not to us, or not for now.
+    pub fn issued(
+        &self,
+        rule: &Rule,
+        keys: &KeySet,
+        now: SystemTime,
+    ) -> Result<Issued<'_>, BadToken> {
         let algorithm = self
             .header
             .algorithm
@@ -222,13 +256,23 @@ impl<'t> Token<'t> {
         if !key.verifies(algorithm, self.message.as_bytes(), self.signature) {
             return Err(BadToken::Signature);
         }
-        let expires = check_claims(&self.claims, rule, now)?;
-        let user = user(&self.claims, rule)?;
-        Ok(Proved {
-            user: Arc::new(user),
-            expires,
+        Ok(Issued {
+            claims: &self.claims,
+            algorithm,
+            expires: check_claims(&self.claims, rule, now)?,
         })
     }
+}
+
+/// What an issuer says in a token that is for us and for now.
+#[derive(Debug, Clone, Copy)]
+pub struct Issued<'t> {
+    /// Everything it says.
+    pub claims: &'t Claims,
+    /// How it is signed.
+    pub algorithm: Algorithm,
+    /// Until when it counts.
+    pub expires: Seconds,
 }
 
 impl Header {
@@ -281,7 +325,6 @@ fn check_claims(
         return Err(BadToken::Issuer);
     }
     check_audience(claims, rule)?;
-    check_purpose(claims)?;
     // An integer: what arithmetic does to 1e300 need not be thought about.
     let expires = time(claims, "exp").flatten().ok_or(BadToken::Expiry)?;
     if expires > now.plus(LONGEST_LIFE) {
@@ -301,7 +344,7 @@ fn check_claims(
 }
 
 /// A claim that is a time: none if it is absent, none within if it is no whole number of seconds.
-fn time(claims: &Map<String, Value>, name: &str) -> Option<Option<Seconds>> {
+pub(super) fn time(claims: &Map<String, Value>, name: &str) -> Option<Option<Seconds>> {
     claims.get(name).map(|value| value.as_u64().map(Seconds))
 }
 
@@ -342,7 +385,11 @@ fn check_purpose(claims: &Map<String, Value>) -> Result<(), BadToken> {
     Ok(())
 }
 
-fn user(claims: &Claims, rule: &Rule) -> Result<User, BadToken> {
+/// The user that claims of the rule's issuer are about. The claims must be known to be the issuer's.
+///
+/// # Errors
+/// [`BadToken::Name`] and [`BadToken::Groups`].
+pub fn user(claims: &Claims, rule: &Rule) -> Result<User, BadToken> {
     let name = claims
         .get(&rule.name_claim)
         .and_then(Value::as_str)
@@ -351,7 +398,7 @@ fn user(claims: &Claims, rule: &Rule) -> Result<User, BadToken> {
     let groups = rule
         .groups_claim
         .as_ref()
-        .and_then(|claim| claims.get(claim));
+        .and_then(|claim| at(claims, claim));
     // When nobody says when the person proved it, it was long ago.
     let proved = ["auth_time", "iat"]
         .iter()
@@ -365,6 +412,16 @@ fn user(claims: &Claims, rule: &Rule) -> Result<User, BadToken> {
         signed_in_at: proved
             .and_then(Seconds::time)
             .unwrap_or(SystemTime::UNIX_EPOCH),
+    })
+}
+
+/// The claim of a name: one that stands there as written, else one level down at each dot, as in
+/// `realm_access.roles`.
+pub fn at<'c>(claims: &'c Claims, name: &str) -> Option<&'c Value> {
+    claims.get(name).or_else(|| {
+        let mut parts = name.split('.');
+        let first = claims.get(parts.next()?)?;
+        parts.try_fold(first, |value, part| value.as_object()?.get(part))
     })
 }
 

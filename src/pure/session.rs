@@ -19,13 +19,15 @@ use super::seal::{self, Key, NONCE_BYTES, SealError};
 /// Characters of the cookie's value: 32 bytes in base64url without padding.
 pub const COOKIE_CHARACTERS: usize = 43;
 /// The largest record in clear; what a sign-in states beyond that is refused, not cut.
-pub const MAX_RECORD_BYTES: usize = 48 * 1024;
+pub const MAX_RECORD_BYTES: usize = 96 * 1024;
 /// The most groups that a record holds.
 pub const MAX_GROUPS: usize = 1024;
 /// The longest user agent that is kept; a longer one is cut, for it decides nothing.
 pub const MAX_USER_AGENT_BYTES: usize = 256;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The version before there were tokens.
+const WITHOUT_TOKENS: u8 = 1;
 const PURPOSE: &[u8] = b"session record";
 
 /// The secret in the cookie. Whoever holds it is signed in.
@@ -65,6 +67,11 @@ impl Id {
     /// The cookie's value.
     pub fn to_cookie(&self) -> Zeroizing<String> {
         Zeroizing::new(URL_SAFE_NO_PAD.encode(self.0))
+    }
+
+    /// Another copy, for whoever has to seal the record anew.
+    pub const fn again(&self) -> Self {
+        Self(self.0)
     }
 
     /// What the store knows it by.
@@ -138,6 +145,32 @@ pub struct Record {
     pub client: IpAddr,
     /// The browser that signed in, as it named itself.
     pub user_agent: String,
+    /// What the provider gave; none for a local account.
+    pub tokens: Option<Tokens>,
+}
+
+/// What an identity provider gave with a sign-in: to ask it again, and to sign out there.
+#[derive(Clone, PartialEq)]
+pub struct Tokens {
+    /// The user as the provider knows them.
+    pub subject: String,
+    /// The session at the provider.
+    pub session: Option<String>,
+    /// What the provider is asked with whether all this still holds.
+    pub refresh: Option<Zeroizing<String>>,
+    /// The ID token, which says at sign-out who it is.
+    pub id: Option<Zeroizing<String>>,
+    /// When the provider last said so.
+    pub checked: Seconds,
+}
+
+impl std::fmt::Debug for Tokens {
+    /// Without the tokens.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokens")
+            .field("checked", &self.checked)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why bytes are not a record, or a record not bytes.
@@ -242,6 +275,24 @@ impl Record {
         }
         let claims = serde_json::to_vec(&*self.user.claims).map_err(|_| BadRecord::Value)?;
         put(&mut out, &claims)?;
+        match &self.tokens {
+            None => out.push(0),
+            Some(tokens) => {
+                out.push(1);
+                out.extend_from_slice(&tokens.checked.0.to_be_bytes());
+                put(&mut out, tokens.subject.as_bytes())?;
+                for text in [
+                    tokens.session.as_deref(),
+                    tokens.refresh.as_ref().map(|token| token.as_str()),
+                    tokens.id.as_ref().map(|token| token.as_str()),
+                ] {
+                    out.push(u8::from(text.is_some()));
+                    if let Some(text) = text {
+                        put(&mut out, text.as_bytes())?;
+                    }
+                }
+            }
+        }
         if out.len() > MAX_RECORD_BYTES {
             return Err(BadRecord::TooLarge);
         }
@@ -258,7 +309,7 @@ impl Record {
         }
         let mut rest = Reader(bytes);
         let [version] = rest.array()?;
-        if version != VERSION {
+        if version != VERSION && version != WITHOUT_TOKENS {
             return Err(BadRecord::UnknownVersion);
         }
         let created = rest.seconds()?;
@@ -277,11 +328,7 @@ impl Record {
         }
         let provider = rest.text()?.into();
         let name = rest.text()?.into();
-        let email = match rest.array()? {
-            [0] => None,
-            [1] => Some(rest.text()?.into()),
-            [_] => return Err(BadRecord::Value),
-        };
+        let email = rest.optional()?.map(Into::into);
         let groups = usize::from(u16::from_be_bytes(rest.array()?));
         if groups > MAX_GROUPS {
             return Err(BadRecord::TooLarge);
@@ -293,6 +340,10 @@ impl Record {
             .ok()
             .flatten()
             .ok_or(BadRecord::Value)?;
+        let tokens = match version {
+            WITHOUT_TOKENS => None,
+            _ => rest.tokens()?,
+        };
         if !rest.0.is_empty() {
             return Err(BadRecord::Length);
         }
@@ -312,6 +363,7 @@ impl Record {
             csrf,
             client,
             user_agent: user_agent.to_owned(),
+            tokens,
         })
     }
 }
@@ -356,6 +408,33 @@ impl<'b> Reader<'b> {
 
     fn text(&mut self) -> Result<&'b str, BadRecord> {
         std::str::from_utf8(self.bytes()?).map_err(|_| BadRecord::Value)
+    }
+
+    /// Whether something follows.
+    fn follows(&mut self) -> Result<bool, BadRecord> {
+        match self.array()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            [_] => Err(BadRecord::Value),
+        }
+    }
+
+    fn optional(&mut self) -> Result<Option<&'b str>, BadRecord> {
+        self.follows()?.then(|| self.text()).transpose()
+    }
+
+    fn tokens(&mut self) -> Result<Option<Tokens>, BadRecord> {
+        if !self.follows()? {
+            return Ok(None);
+        }
+        let secret = |text: Option<&str>| text.map(|text| Zeroizing::new(text.to_owned()));
+        Ok(Some(Tokens {
+            checked: self.seconds()?,
+            subject: self.text()?.to_owned(),
+            session: self.optional()?.map(str::to_owned),
+            refresh: secret(self.optional()?),
+            id: secret(self.optional()?),
+        }))
     }
 }
 
@@ -412,7 +491,29 @@ mod tests {
             csrf: [9; 32],
             client: "2001:db8::1".parse().unwrap(),
             user_agent: "Mozilla/5.0".to_owned(),
+            tokens: Some(Tokens {
+                subject: "b0b".to_owned(),
+                session: Some("sid".to_owned()),
+                refresh: Some(Zeroizing::new("refresh-me".to_owned())),
+                id: None,
+                checked: Seconds(1_700_000_000),
+            }),
         }
+    }
+
+    #[test]
+    fn a_record_of_before_there_were_tokens_is_read() {
+        let mut old = record();
+        old.tokens = None;
+        let mut bytes = old.encode().unwrap();
+        bytes[0] = WITHOUT_TOKENS;
+        assert_eq!(bytes.pop(), Some(0));
+        assert_eq!(Record::decode(&bytes), Ok(old));
+    }
+
+    #[test]
+    fn no_token_is_in_a_debug_print() {
+        assert!(!format!("{:?}", record()).contains("refresh-me"));
     }
 
     #[test]
@@ -459,7 +560,7 @@ mod tests {
     #[test]
     fn a_sealed_record_shows_nothing_of_the_user() {
         let sealed = record().seal(&Id::new([1; 32]), [0; 12]).unwrap();
-        for word in [&b"bob"[..], b"corp.test", b"staff", b"Mozilla"] {
+        for word in [&b"bob"[..], b"corp.test", b"staff", b"Mozilla", b"refresh"] {
             assert!(!sealed.windows(word.len()).any(|window| window == word));
         }
     }
@@ -477,7 +578,7 @@ mod tests {
     #[test]
     fn an_unknown_version_is_refused() {
         let mut bytes = record().encode().unwrap();
-        bytes[0] = 2;
+        bytes[0] = 3;
         assert_eq!(Record::decode(&bytes), Err(BadRecord::UnknownVersion));
     }
 
@@ -490,7 +591,7 @@ mod tests {
             ..(*large.user).clone()
         });
         assert_eq!(large.encode(), Err(BadRecord::TooLarge));
-        let groups = vec![Arc::from("g".repeat(1000)); 100];
+        let groups = vec![Arc::from("g".repeat(1000)); 200];
         large.user = Arc::new(User {
             groups,
             ..(*large.user).clone()
@@ -511,10 +612,18 @@ mod tests {
             texts in [".{0,40}", ".{0,40}", ".{0,40}", ".{0,40}"],
             groups in proptest::collection::vec(".{0,20}", 0..8),
             has_email: bool, client: IpAddr, created: u32, lasts: u32, proof: [u8; 16],
-            csrf: [u8; 32], claim in ".{0,20}", value: i64,
+            csrf: [u8; 32], claim in ".{0,20}", value: i64, id in proptest::option::of(".{0,20}"),
+            has_tokens: bool,
         ) -> Record {
             let [provider, name, email, user_agent] = texts;
             let claims = [(claim, serde_json::Value::from(value))].into_iter().collect();
+            let tokens = has_tokens.then(|| Tokens {
+                subject: name.clone(),
+                session: id.clone(),
+                refresh: None,
+                id: id.map(Zeroizing::new),
+                checked: Seconds(created.into()),
+            });
             Record {
                 user: Arc::new(User {
                     name: name.into(),
@@ -526,7 +635,7 @@ mod tests {
                 }),
                 created: Seconds(created.into()),
                 expires: Seconds(created.into()).plus(Duration::from_secs(lasts.into())),
-                proof, csrf, client, user_agent,
+                proof, csrf, client, user_agent, tokens,
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Sessions in one file: an embedded database (redb) that survives a kill.
+//! Sessions and tickets in one file: an embedded database (redb) that survives a kill.
 //!
 //! Two threads of its own do all the work, so that no disk is ever waited for on a core's runtime:
 //! one reads, one writes. The writer takes everything that waits into one transaction, so that a
@@ -6,7 +6,7 @@
 //! After a failure of the disk the file is opened anew every few seconds, and everything asked in
 //! between fails: closed, never open.
 //!
-//! What stands in the file in clear: hashes of ids, keyed hashes of user names, and times.
+//! What stands in the file in clear: hashes of ids and tickets, keyed hashes of user names, and times.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, Permissions};
@@ -20,13 +20,16 @@ use std::time::Duration;
 
 use redb::backends::FileBackend;
 use redb::{
-    Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, WriteTransaction,
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    TableError, WriteTransaction,
 };
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use crate::pure::seal::Mac;
 use crate::pure::session::{Hash, Seconds};
+
+use super::store::{Index, IndexKey, New, Row, StoreError};
 
 /// Sessions of one user; the one used longest ago ends when there is one more.
 pub const MAX_SESSIONS_PER_USER: usize = 64;
@@ -41,6 +44,8 @@ const BATCH: usize = 128;
 const TICK: Duration = Duration::from_secs(5);
 /// Last-seen times that wait for the tick; more are dropped, and come again in a minute.
 const MAX_TOUCHED: usize = 65_536;
+/// Tickets at once; the one that ends first makes room, for anybody can have one made.
+pub const MAX_TICKETS: u64 = 100_000;
 const CACHE_BYTES: usize = 16 << 20;
 const SCHEMA: u64 = 1;
 
@@ -49,63 +54,14 @@ const RECORDS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("records
 const MARKS: TableDefinition<&[u8; 32], Marks> = TableDefinition::new("marks");
 const DEATHS: TableDefinition<(u64, &[u8; 32]), ()> = TableDefinition::new("deaths");
 const USERS: TableDefinition<(&[u8; 32], &[u8; 32]), ()> = TableDefinition::new("users");
+/// Index keys of a session beside its user's, one behind the other.
+const OWNERS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("owners");
+/// When a ticket ends, and what it stands for.
+const TICKETS: TableDefinition<&[u8; 32], (u64, &[u8])> = TableDefinition::new("tickets");
+const TICKET_ENDS: TableDefinition<(u64, &[u8; 32]), ()> = TableDefinition::new("ticket_ends");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 type Marks = (u64, u64, u64, &'static [u8; 32]);
-
-/// A session as the store keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// The sealed record.
-    pub sealed: Vec<u8>,
-    /// The last use.
-    pub seen: Seconds,
-}
-
-/// A session to be kept.
-pub struct New {
-    /// What it is known by.
-    pub hash: Hash,
-    /// The sealed record.
-    pub sealed: Vec<u8>,
-    /// When it ends, whatever happens.
-    pub expires: Seconds,
-    /// When it was made.
-    pub seen: Seconds,
-    /// How long it lives unused.
-    pub idle: Duration,
-    /// Whose it is.
-    pub user: UserKey,
-    /// The session that this one takes the place of.
-    pub replaces: Option<Hash>,
-}
-
-/// A user as the index knows them: a keyed hash, so that the file lists no names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UserKey([u8; 32]);
-
-/// Why the store can't say.
-#[derive(Debug, Clone)]
-pub enum StoreError {
-    /// Too much waits already.
-    Busy,
-    /// The thread that does the work did not answer.
-    Gone,
-    /// The file can't be read or written; it is being tried again.
-    Broken(Arc<redb::Error>),
-}
-
-impl std::fmt::Display for StoreError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Busy => f.write_str("too many requests wait for the session store"),
-            Self::Gone => f.write_str("the session store did not answer"),
-            Self::Broken(why) => write!(f, "the session store can't be used: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for StoreError {}
 
 /// Why the store did not open.
 #[derive(Debug)]
@@ -142,15 +98,35 @@ pub struct Store {
     users: Mac,
 }
 
-struct Read {
-    hash: Hash,
-    answer: oneshot::Sender<Result<Option<Row>, StoreError>>,
+enum Read {
+    Session(Hash, oneshot::Sender<Result<Option<Row>, StoreError>>),
+    Of(IndexKey, oneshot::Sender<Result<Vec<Hash>, StoreError>>),
+    Ticket(
+        [u8; 32],
+        Seconds,
+        oneshot::Sender<Result<Option<Vec<u8>>, StoreError>>,
+    ),
+}
+
+/// What a ticket stands for, and until when.
+struct Kept {
+    ticket: [u8; 32],
+    value: Vec<u8>,
+    now: Seconds,
+    ends: Seconds,
 }
 
 enum Write {
     Create(New, oneshot::Sender<Result<Vec<Hash>, StoreError>>),
     Remove(Hash, oneshot::Sender<Result<bool, StoreError>>),
-    RemoveUser(UserKey, oneshot::Sender<Result<Vec<Hash>, StoreError>>),
+    RemoveAll(IndexKey, oneshot::Sender<Result<Vec<Hash>, StoreError>>),
+    Replace(Hash, Vec<u8>, oneshot::Sender<Result<bool, StoreError>>),
+    Keep(Kept, oneshot::Sender<Result<bool, StoreError>>),
+    Take(
+        [u8; 32],
+        Seconds,
+        oneshot::Sender<Result<Option<Vec<u8>>, StoreError>>,
+    ),
     Prune(Seconds, oneshot::Sender<Result<usize, StoreError>>),
     Touch(Hash, Seconds, Duration),
 }
@@ -185,9 +161,9 @@ impl Store {
         })
     }
 
-    /// How the index knows a user.
-    pub fn user_key(&self, provider: &str, name: &str) -> UserKey {
-        UserKey(self.users.tag(&[provider.as_bytes(), name.as_bytes()]))
+    /// How sessions are found that have something in common.
+    pub fn key(&self, index: Index<'_>) -> IndexKey {
+        index.key(&self.users)
     }
 
     /// The session known by `hash`.
@@ -195,9 +171,15 @@ impl Store {
     /// # Errors
     /// Why the store can't say.
     pub async fn load(&self, hash: Hash) -> Result<Option<Row>, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        send(self.reads.as_ref(), Read { hash, answer })?;
-        answered.await.unwrap_or(Err(StoreError::Gone))
+        self.read(|answer| Read::Session(hash, answer)).await
+    }
+
+    /// Which sessions there are of an index.
+    ///
+    /// # Errors
+    /// Why the store can't say.
+    pub async fn of(&self, key: IndexKey) -> Result<Vec<Hash>, StoreError> {
+        self.read(|answer| Read::Of(key, answer)).await
     }
 
     /// Keeps a new session; it is on the disk when this returns. Answers with the sessions that
@@ -217,12 +199,66 @@ impl Store {
         self.write(|answer| Write::Remove(hash, answer)).await
     }
 
-    /// Ends every session of a user, and answers which.
+    /// Ends every session of an index, and answers which.
     ///
     /// # Errors
     /// Why they may still be there.
-    pub async fn remove_user(&self, user: UserKey) -> Result<Vec<Hash>, StoreError> {
-        self.write(|answer| Write::RemoveUser(user, answer)).await
+    pub async fn remove_all(&self, key: IndexKey) -> Result<Vec<Hash>, StoreError> {
+        self.write(|answer| Write::RemoveAll(key, answer)).await
+    }
+
+    /// Keeps another record of a session; answers whether there still is one.
+    ///
+    /// # Errors
+    /// Why the record before may still be there.
+    pub async fn replace(&self, hash: Hash, sealed: Vec<u8>) -> Result<bool, StoreError> {
+        self.write(|answer| Write::Replace(hash, sealed, answer))
+            .await
+    }
+
+    /// Keeps what a ticket stands for until it ends; answers whether the ticket is new. One that is
+    /// there already stays as it is.
+    ///
+    /// # Errors
+    /// Why it may not be kept.
+    pub async fn keep(
+        &self,
+        ticket: [u8; 32],
+        value: Vec<u8>,
+        now: Seconds,
+        ends: Seconds,
+    ) -> Result<bool, StoreError> {
+        let kept = Kept {
+            ticket,
+            value,
+            now,
+            ends,
+        };
+        self.write(|answer| Write::Keep(kept, answer)).await
+    }
+
+    /// What a ticket stands for; it may be asked again.
+    ///
+    /// # Errors
+    /// Why the store can't say.
+    pub async fn peek(
+        &self,
+        ticket: [u8; 32],
+        now: Seconds,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(|answer| Read::Ticket(ticket, now, answer)).await
+    }
+
+    /// What a ticket stands for, which from now on is nothing.
+    ///
+    /// # Errors
+    /// Why the store can't say.
+    pub async fn take(
+        &self,
+        ticket: [u8; 32],
+        now: Seconds,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.write(|answer| Write::Take(ticket, now, answer)).await
     }
 
     /// Removes up to [`MAX_PRUNED`] sessions that are over, and answers how many it was.
@@ -236,6 +272,15 @@ impl Store {
     /// Notes the last use of a session, some seconds from now; lost if too much waits.
     pub fn touch(&self, hash: Hash, seen: Seconds, idle: Duration) -> bool {
         send(self.writes.as_ref(), Write::Touch(hash, seen, idle)).is_ok()
+    }
+
+    async fn read<T>(
+        &self,
+        ask: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Read,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        send(self.reads.as_ref(), ask(answer))?;
+        answered.await.unwrap_or(Err(StoreError::Gone))
     }
 
     async fn write<T>(
@@ -320,7 +365,8 @@ impl Shared {
 }
 
 fn broken(why: impl Into<redb::Error>) -> StoreError {
-    StoreError::Broken(Arc::new(why.into()))
+    let why: redb::Error = why.into();
+    StoreError::Broken(why.to_string().into())
 }
 
 fn open(path: &Path) -> Result<Database, OpenError> {
@@ -380,21 +426,35 @@ fn prepare_tables(
 
 fn read_all(shared: &Shared, asks: &Receiver<Read>) {
     while let Ok(ask) = asks.recv() {
-        // Nobody waits any more if the client has gone.
-        if ask.answer.is_closed() {
-            continue;
+        match ask {
+            Read::Session(hash, to) => read(shared, to, |database| session(database, hash)),
+            Read::Of(key, to) => read(shared, to, |database| of(database, key)),
+            Read::Ticket(ticket, now, to) => {
+                read(shared, to, |database| value(database, &ticket, now));
+            }
         }
-        let row = shared
-            .database()
-            .and_then(|database| read(&database, ask.hash).map_err(broken));
-        if let Err(why) = &row {
-            shared.failed(why);
-        }
-        drop(ask.answer.send(row));
     }
 }
 
-fn read(database: &Database, hash: Hash) -> Result<Option<Row>, redb::Error> {
+fn read<T>(
+    shared: &Shared,
+    to: oneshot::Sender<Result<T, StoreError>>,
+    look: impl FnOnce(&Database) -> Result<T, redb::Error>,
+) {
+    // Nobody waits any more if the client has gone.
+    if to.is_closed() {
+        return;
+    }
+    let found = shared
+        .database()
+        .and_then(|database| look(&database).map_err(broken));
+    if let Err(why) = &found {
+        shared.failed(why);
+    }
+    drop(to.send(found));
+}
+
+fn session(database: &Database, hash: Hash) -> Result<Option<Row>, redb::Error> {
     let read = database.begin_read()?;
     let Some(sealed) = read
         .open_table(RECORDS)?
@@ -408,6 +468,34 @@ fn read(database: &Database, hash: Hash) -> Result<Option<Row>, redb::Error> {
         .get(&hash.0)?
         .map(|marks| Seconds(marks.value().2));
     Ok(seen.map(|seen| Row { sealed, seen }))
+}
+
+fn of(database: &Database, key: IndexKey) -> Result<Vec<Hash>, redb::Error> {
+    hashes(&database.begin_read()?.open_table(USERS)?, &key)
+}
+
+fn hashes(
+    users: &impl ReadableTable<(&'static [u8; 32], &'static [u8; 32]), ()>,
+    key: &IndexKey,
+) -> Result<Vec<Hash>, redb::Error> {
+    let mut hashes = Vec::new();
+    for row in users.range((&key.0, &[0; 32])..=(&key.0, &[0xff; 32]))? {
+        hashes.push(Hash(*row?.0.value().1));
+    }
+    Ok(hashes)
+}
+
+fn value(
+    database: &Database,
+    ticket: &[u8; 32],
+    now: Seconds,
+) -> Result<Option<Vec<u8>>, redb::Error> {
+    let tickets = database.begin_read()?.open_table(TICKETS)?;
+    let kept = tickets.get(ticket)?;
+    Ok(kept.and_then(|kept| {
+        let (ends, value) = kept.value();
+        (ends > now.0).then(|| value.to_vec())
+    }))
 }
 
 fn write_all(shared: &Shared, asks: &Receiver<Write>) {
@@ -479,7 +567,12 @@ fn apply(
             match ask {
                 Write::Create(new, to) => answer(answers, to, tables.create(&new))?,
                 Write::Remove(hash, to) => answer(answers, to, tables.remove(&hash.0))?,
-                Write::RemoveUser(user, to) => answer(answers, to, tables.remove_user(&user))?,
+                Write::RemoveAll(key, to) => answer(answers, to, tables.remove_all(&key))?,
+                Write::Replace(hash, sealed, to) => {
+                    answer(answers, to, tables.replace(&hash.0, &sealed))?;
+                }
+                Write::Keep(kept, to) => answer(answers, to, tables.keep(&kept))?,
+                Write::Take(ticket, now, to) => answer(answers, to, tables.take(&ticket, now))?,
                 Write::Prune(now, to) => answer(answers, to, tables.prune(now))?,
                 Write::Touch(..) => {}
             }
@@ -512,6 +605,9 @@ struct Tables<'t> {
     marks: Table<'t, &'static [u8; 32], Marks>,
     deaths: Table<'t, (u64, &'static [u8; 32]), ()>,
     users: Table<'t, (&'static [u8; 32], &'static [u8; 32]), ()>,
+    owners: Table<'t, &'static [u8; 32], &'static [u8]>,
+    tickets: Table<'t, &'static [u8; 32], (u64, &'static [u8])>,
+    ticket_ends: Table<'t, (u64, &'static [u8; 32]), ()>,
 }
 
 impl<'t> Tables<'t> {
@@ -521,6 +617,9 @@ impl<'t> Tables<'t> {
             marks: write.open_table(MARKS)?,
             deaths: write.open_table(DEATHS)?,
             users: write.open_table(USERS)?,
+            owners: write.open_table(OWNERS)?,
+            tickets: write.open_table(TICKETS)?,
+            ticket_ends: write.open_table(TICKET_ENDS)?,
         })
     }
 
@@ -542,6 +641,13 @@ impl<'t> Tables<'t> {
             .insert(hash, (new.expires.0, dies.0, new.seen.0, &new.user.0))?;
         self.deaths.insert((dies.0, hash), ())?;
         self.users.insert((&new.user.0, hash), ())?;
+        for key in &new.others {
+            self.users.insert((&key.0, hash), ())?;
+        }
+        if !new.others.is_empty() {
+            let owners: Vec<u8> = new.others.iter().flat_map(|key| key.0).collect();
+            self.owners.insert(hash, owners.as_slice())?;
+        }
         Ok(ended)
     }
 
@@ -556,31 +662,64 @@ impl<'t> Tables<'t> {
         };
         self.deaths.remove((dies, hash))?;
         self.users.remove((&user, hash))?;
+        let owners = self
+            .owners
+            .remove(hash)?
+            .map_or_else(Vec::new, |owners| owners.value().to_vec());
+        for key in owners.as_chunks::<32>().0 {
+            self.users.remove((key, hash))?;
+        }
         Ok(true)
     }
 
-    fn remove_user(&mut self, user: &UserKey) -> Result<Vec<Hash>, redb::Error> {
-        let hashes = self.of(user)?;
+    fn replace(&mut self, hash: &[u8; 32], sealed: &[u8]) -> Result<bool, redb::Error> {
+        if self.marks.get(hash)?.is_none() {
+            return Ok(false);
+        }
+        self.records.insert(hash, sealed)?;
+        Ok(true)
+    }
+
+    fn keep(&mut self, kept: &Kept) -> Result<bool, redb::Error> {
+        let there = self.tickets.get(&kept.ticket)?.map(|kept| kept.value().0);
+        match there {
+            Some(ends) if ends > kept.now.0 => return Ok(false),
+            Some(ends) => drop(self.ticket_ends.remove((ends, &kept.ticket))?),
+            None => {}
+        }
+        if self.tickets.len()? >= MAX_TICKETS
+            && let Some(first) = self.ticket_ends.pop_first()?.map(|row| *row.0.value().1)
+        {
+            self.tickets.remove(&first)?;
+        }
+        self.tickets
+            .insert(&kept.ticket, (kept.ends.0, kept.value.as_slice()))?;
+        self.ticket_ends.insert((kept.ends.0, &kept.ticket), ())?;
+        Ok(true)
+    }
+
+    fn take(&mut self, ticket: &[u8; 32], now: Seconds) -> Result<Option<Vec<u8>>, redb::Error> {
+        let Some((ends, value)) = self.tickets.remove(ticket)?.map(|kept| {
+            let (ends, value) = kept.value();
+            (ends, value.to_vec())
+        }) else {
+            return Ok(None);
+        };
+        self.ticket_ends.remove((ends, ticket))?;
+        Ok((ends > now.0).then_some(value))
+    }
+
+    fn remove_all(&mut self, key: &IndexKey) -> Result<Vec<Hash>, redb::Error> {
+        let hashes = hashes(&self.users, key)?;
         for hash in &hashes {
             self.remove(&hash.0)?;
         }
         Ok(hashes)
     }
 
-    fn of(&self, user: &UserKey) -> Result<Vec<Hash>, redb::Error> {
-        let mut hashes = Vec::new();
-        for row in self
-            .users
-            .range((&user.0, &[0; 32])..=(&user.0, &[0xff; 32]))?
-        {
-            hashes.push(Hash(*row?.0.value().1));
-        }
-        Ok(hashes)
-    }
-
     /// The user's session used longest ago, if there is no room for another.
-    fn one_too_many(&self, user: &UserKey) -> Result<Option<Hash>, redb::Error> {
-        let hashes = self.of(user)?;
+    fn one_too_many(&self, user: &IndexKey) -> Result<Option<Hash>, redb::Error> {
+        let hashes = hashes(&self.users, user)?;
         if hashes.len() < MAX_SESSIONS_PER_USER {
             return Ok(None);
         }
@@ -619,6 +758,22 @@ impl<'t> Tables<'t> {
         }
         for hash in &dead {
             self.remove(hash)?;
+        }
+        let mut ended = Vec::new();
+        for row in self
+            .ticket_ends
+            .range(..=(now.0, &[0xff; 32]))?
+            .take(MAX_PRUNED)
+        {
+            let (ends, ticket) = {
+                let key = row?.0;
+                (key.value().0, *key.value().1)
+            };
+            ended.push((ends, ticket));
+        }
+        for (ends, ticket) in ended {
+            self.tickets.remove(&ticket)?;
+            self.ticket_ends.remove((ends, &ticket))?;
         }
         Ok(dead.len())
     }

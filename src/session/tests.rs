@@ -37,8 +37,14 @@ fn bob() -> SignIn {
         proof: [1; 16],
         client: "192.0.2.1".parse().unwrap(),
         user_agent: "curl".to_owned(),
+        tokens: None,
     }
 }
+
+const BOB: Index<'static> = Index::User {
+    provider: "local",
+    name: "bob",
+};
 
 async fn signed_in(sessions: &Sessions, id: &Id, seconds: u64) -> bool {
     sessions.find(id, at(seconds)).await.unwrap().is_some()
@@ -61,7 +67,7 @@ async fn a_session_is_there_after_a_restart() {
     drop(sessions);
     let sessions = open(&dir);
     let found = sessions.find(&id, at(1)).await.unwrap().unwrap();
-    assert_eq!(found.record, live.record);
+    assert_eq!(found.record(), live.record());
 }
 
 #[tokio::test]
@@ -98,7 +104,7 @@ async fn a_session_read_before_its_end_and_kept_after_does_not_come_back() {
     sessions.end(&live, at(1)).await.unwrap();
     let record = Record::open(&id, &row.sealed).unwrap();
     let late = Live::new(
-        id.hash(),
+        &id,
         record,
         Duration::from_secs(HOUR),
         row.seen,
@@ -120,7 +126,7 @@ async fn all_sessions_of_a_user_end_whether_in_memory_or_not() {
         ..(*eve.user).clone()
     });
     let (other, _) = sessions.create(eve, None, at(0)).await.unwrap();
-    assert_eq!(sessions.end_all_of("local", "bob", at(1)).await.unwrap(), 2);
+    assert_eq!(sessions.end_all_of(BOB, at(1)).await.unwrap(), 2);
     assert!(live.is_over(at(1)));
     assert!(!signed_in(&sessions, &in_store, 1).await);
     assert!(!signed_in(&sessions, &in_memory, 1).await);
@@ -201,18 +207,18 @@ async fn memory_is_bounded_and_what_is_held_stays() {
         .await
         .unwrap()
         .1
-        .record
-        .clone();
+        .record();
     let live = |number: usize, seen| {
         let mut hash = Hash([7; 32]);
         hash.0[8..16].copy_from_slice(&number.to_be_bytes());
-        Live::new(
-            hash,
-            record.clone(),
+        let live = Live::new(
+            &Id::new([7; 32]),
+            Record::clone(&record),
             Duration::from_secs(HOUR),
             seen,
             sessions.clock,
-        )
+        );
+        Live { hash, ..live }
     };
     let now = Seconds::of(at(10));
     let held = sessions
@@ -232,13 +238,14 @@ async fn a_record_altered_in_the_store_lets_nobody_in() {
     let (_dir, sessions) = sessions();
     let (id, live) = sessions.create(bob(), None, at(0)).await.unwrap();
     let other = Id::new([3; 32]);
-    let new = embedded::New {
+    let new = store::New {
         hash: other.hash(),
-        sealed: live.record.seal(&id, [0; 12]).unwrap(),
+        sealed: live.record().seal(&id, [0; 12]).unwrap(),
         expires: live.expires(),
-        seen: live.created(),
+        seen: live.record().created,
         idle: Duration::from_secs(HOUR),
-        user: sessions.store.user_key("local", "bob"),
+        user: sessions.store.key(BOB),
+        others: Vec::new(),
         replaces: None,
     };
     sessions.store.create(new).await.unwrap();

@@ -25,7 +25,7 @@ const desk = (backend) =>
   `access = "signed-in"\nbackends = ["${backend}"]\ncontact = "it@example.com"\n[backend]\nfirst_byte = "1s"\n`;
 
 /** A port that nothing listens on, for what must know it beforehand. */
-async function freePort() {
+export async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address();
@@ -34,17 +34,24 @@ async function freePort() {
   return port;
 }
 
-/** A running gate: where it listens, and the account it made. `settings` are added to its own. */
-export async function start({ settings = "", backend } = {}) {
+/**
+ * A running gate: where it listens, and the account it made. `settings` are added to its own, `files` to
+ * its directory; `applications` take the place of the usual ones.
+ */
+export async function start({ settings = "", backend, applications: stated, files = {} } = {}) {
   const home = mkdtempSync(join(tmpdir(), "portcullis-browser-"));
-  cpSync(join(ROOT, "policies"), join(home, "policies"), { recursive: true });
+  if (stated) mkdirSync(join(home, "policies"));
+  else cpSync(join(ROOT, "policies"), join(home, "policies"), { recursive: true });
   const shipped = readFileSync(join(ROOT, "portcullis.toml"), "utf8");
   const https = await freePort();
   const here = shipped.replaceAll("8443", https).replace(/(127\.0\.0\.1|\[::1\]):8080/g, "$1:0");
   writeFileSync(join(home, "portcullis.toml"), `${here}\n${settings}`);
-  const applications = backend ? { ...APPLICATIONS, desk: desk(backend) } : APPLICATIONS;
+  const usual = backend ? { ...APPLICATIONS, desk: desk(backend) } : APPLICATIONS;
+  const applications = stated ?? usual;
+  for (const [name, content] of Object.entries(files)) writeFileSync(join(home, name), content);
   for (const [name, policy] of Object.entries(applications)) {
-    writeFileSync(join(home, "policies", `${name}.toml`), `host = "${name}.localhost"\n${policy}`);
+    const host = name === "whoami" ? "localhost" : `${name}.localhost`;
+    writeFileSync(join(home, "policies", `${name}.toml`), `host = "${host}"\n${policy}`);
   }
   mkdirSync(join(home, "state"), { recursive: true });
 
@@ -73,6 +80,8 @@ export async function start({ settings = "", backend } = {}) {
 
   return {
     account,
+    /** Where its files are. */
+    home,
     /** The account that the first start made, as it was printed. */
     firstAccount: () => firstAccount(said),
     /** What the gate has written so far. */

@@ -312,6 +312,7 @@ fn refusals_have_their_answers_and_reasons() {
             "Bearer error=\"insufficient_user_authentication\", max_age=\"900\"".to_owned(),
         ],
         sign_in_page: true,
+        within: Some(900),
     };
     for (refused, answer, reason) in [
         (

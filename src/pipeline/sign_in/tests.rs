@@ -130,6 +130,7 @@ async fn without_a_credential_nobody_passes_and_every_way_is_listed() {
             r#"Basic realm="wiki", charset="UTF-8""#.to_owned(),
         ],
         sign_in_page: true,
+        within: None,
     };
     assert_eq!(
         refusal,

@@ -14,16 +14,21 @@ fn hash(byte: u8) -> Hash {
     Hash([byte; 32])
 }
 
-fn new(store: &Store, byte: u8, user: &str) -> New {
+fn new(store: &Store, byte: u8, name: &str) -> New {
     New {
         hash: hash(byte),
         sealed: vec![byte; 300],
         expires: Seconds(10_000),
         seen: Seconds(1_000),
         idle: IDLE,
-        user: store.user_key("local", user),
+        user: store.key(user("local", name)),
+        others: Vec::new(),
         replaces: None,
     }
+}
+
+const fn user<'i>(provider: &'i str, name: &'i str) -> Index<'i> {
+    Index::User { provider, name }
 }
 
 fn row(byte: u8, seen: u64) -> Row {
@@ -42,9 +47,9 @@ async fn a_session_is_there_after_a_crash_as_soon_as_create_has_returned() {
     std::fs::copy(dir.path().join("s.redb"), &copy).unwrap();
     let crashed = Store::open(&copy, &[6; 32]).unwrap();
     assert_eq!(crashed.load(hash(1)).await.unwrap(), Some(row(1, 1_000)));
-    let bob = store.user_key("local", "bob");
+    let bob = store.key(user("local", "bob"));
     assert_eq!(
-        crashed.user_key("local", "bob"),
+        crashed.key(user("local", "bob")),
         bob,
         "the salt is the file's"
     );
@@ -59,7 +64,7 @@ async fn a_removed_session_is_gone() {
     assert_eq!(store.load(hash(1)).await.unwrap(), None);
     assert_eq!(
         store
-            .remove_user(store.user_key("local", "bob"))
+            .remove_all(store.key(user("local", "bob")))
             .await
             .unwrap(),
         []
@@ -72,13 +77,13 @@ async fn all_sessions_of_one_user_end_and_nobody_elses() {
     for (byte, user) in [(1, "bob"), (2, "bob"), (3, "eve")] {
         store.create(new(&store, byte, user)).await.unwrap();
     }
-    let bob = store.user_key("local", "bob");
-    assert_eq!(store.remove_user(bob).await.unwrap(), [hash(1), hash(2)]);
+    let bob = store.key(user("local", "bob"));
+    assert_eq!(store.remove_all(bob).await.unwrap(), [hash(1), hash(2)]);
     assert_eq!(store.load(hash(1)).await.unwrap(), None);
     assert_eq!(store.load(hash(3)).await.unwrap(), Some(row(3, 1_000)));
     assert_eq!(
         store
-            .remove_user(store.user_key("oidc", "eve"))
+            .remove_all(store.key(user("oidc", "eve")))
             .await
             .unwrap(),
         []
@@ -110,7 +115,7 @@ async fn a_users_oldest_session_makes_room() {
         assert_eq!(ended, if byte == 64 { vec![hash(3)] } else { vec![] });
     }
     let of_bob = store
-        .remove_user(store.user_key("local", "bob"))
+        .remove_all(store.key(user("local", "bob")))
         .await
         .unwrap();
     assert_eq!(of_bob.len(), MAX_SESSIONS_PER_USER);
@@ -247,4 +252,56 @@ fn a_store_in_use_is_refused() {
         Store::open(&dir.path().join("s.redb"), &[5; 32]),
         Err(OpenError::Database(_))
     ));
+}
+
+#[tokio::test]
+async fn a_session_is_found_by_each_of_its_indexes_and_leaves_them_all() {
+    let (_dir, store) = store();
+    let provider = "corp";
+    let by_session = |session| store.key(Index::ProviderSession { provider, session });
+    let subject = "b0b";
+    let by_subject = store.key(Index::Subject { provider, subject });
+    for (byte, session) in [(1, "a"), (2, "b")] {
+        let mut new = new(&store, byte, "bob");
+        new.others = vec![by_session(session), by_subject];
+        store.create(new).await.unwrap();
+    }
+    assert_eq!(store.of(by_subject).await.unwrap(), [hash(1), hash(2)]);
+    assert_eq!(store.remove_all(by_session("a")).await.unwrap(), [hash(1)]);
+    assert_eq!(store.of(by_subject).await.unwrap(), [hash(2)]);
+    assert_eq!(store.remove_all(by_subject).await.unwrap(), [hash(2)]);
+    assert_eq!(store.remove_all(by_session("b")).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_record_is_replaced_only_where_there_is_one() {
+    let (_dir, store) = store();
+    store.create(new(&store, 1, "bob")).await.unwrap();
+    assert!(store.replace(hash(1), vec![9; 300]).await.unwrap());
+    assert!(!store.replace(hash(2), vec![9; 300]).await.unwrap());
+    assert_eq!(store.load(hash(1)).await.unwrap(), Some(row(9, 1_000)));
+    assert_eq!(store.load(hash(2)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_ticket_is_taken_once_and_not_after_its_end() {
+    let (_dir, store) = store();
+    let (now, ends) = (Seconds(1), Seconds(10));
+    assert!(store.keep([1; 32], vec![7], now, ends).await.unwrap());
+    assert!(!store.keep([1; 32], vec![8], now, ends).await.unwrap());
+    assert_eq!(store.peek([1; 32], now).await.unwrap(), Some(vec![7]));
+    assert_eq!(store.peek([1; 32], ends).await.unwrap(), None);
+    assert_eq!(store.take([1; 32], now).await.unwrap(), Some(vec![7]));
+    assert_eq!(store.take([1; 32], now).await.unwrap(), None);
+    assert!(store.keep([1; 32], vec![8], now, ends).await.unwrap());
+    assert_eq!(store.take([1; 32], ends).await.unwrap(), None);
+    store.keep([2; 32], vec![], now, ends).await.unwrap();
+    assert!(
+        store
+            .keep([2; 32], vec![], ends, Seconds(20))
+            .await
+            .unwrap()
+    );
+    store.prune(Seconds(30)).await.unwrap();
+    assert_eq!(store.peek([2; 32], now).await.unwrap(), None);
 }

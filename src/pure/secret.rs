@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use crate::pure::table::{Key, Table};
+use super::table::{Key, Table};
 
 /// Where a secret is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,336 @@
+//! The gate's own pages for sign-in by a provider.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::SET_COOKIE;
+use http::{Response, StatusCode};
+
+use crate::identity::oidc::{self, Begin};
+use crate::identity::{Browser, Failure};
+use crate::pages::provider::Trouble;
+use crate::pages::sign_in::SignInError;
+use crate::pages::{self, CALLBACK};
+use crate::pure::callback;
+use crate::pure::cookie;
+use crate::pure::form;
+use crate::pure::return_to::ReturnTo;
+use crate::pure::session::Seconds;
+use crate::pure::ticket::Ticket;
+use crate::record::Record;
+
+use super::{Refused, Visit};
+
+/// Sign-ins that follow each other at once, after which the next one is not begun.
+const MOST_ROUNDS: u32 = 3;
+/// How long they are counted.
+const ROUNDS_SECONDS: u32 = 60;
+/// Bytes of a name or an e-mail address in a query.
+const MOST_NAME: usize = 256;
+/// The longest logout token, with its form around it.
+const MOST_LOGOUT: usize = 32 * 1024;
+
+/// What a request for the sign-in page says beside where the person is going.
+pub(super) struct Wish {
+    /// The provider they have chosen.
+    with: Option<String>,
+    /// Their e-mail address, by which we choose.
+    email: Option<String>,
+    /// How fresh the sign-in must be.
+    pub(super) within: Option<Duration>,
+}
+
+impl Wish {
+    /// What a query wishes; what can't be read in it is not wished.
+    pub(super) fn of(query: &str) -> Self {
+        let [with, email, within] =
+            form::some(query.as_bytes(), ["with", "email", "within"], MOST_NAME)
+                .unwrap_or_default();
+        let text = |wish: Option<zeroize::Zeroizing<String>>| wish.map(|text| text.to_string());
+        let seconds = within.and_then(|within| within.parse().ok());
+        Self {
+            with: text(with),
+            email: text(email),
+            within: seconds.map(Duration::from_secs),
+        }
+    }
+}
+
+impl Visit<'_> {
+    /// The provider that a wish leads to at once; none where there is something to choose.
+    pub(super) fn chosen(&self, wish: &Wish) -> Result<Option<&str>, SignInError> {
+        if let Some(with) = &wish.with {
+            let offered = self.providers().find(|(name, _)| name == with);
+            // A link of another configuration leads to the choice that there is now.
+            return Ok(offered.map(|(name, _)| name));
+        }
+        if let Some(email) = &wish.email {
+            let domain = email.rsplit_once('@').map(|(_, domain)| domain.trim());
+            let domain = domain.unwrap_or_default().to_ascii_lowercase();
+            let mut all = self.methods.names().iter();
+            let of_domain = all.find(|name| {
+                let provider = self.identity.provider(name);
+                provider.is_some_and(|one| one.settings.email_domains.contains(&domain))
+            });
+            return match of_domain {
+                Some(name) => Ok(Some(name)),
+                None => Err(SignInError::UnknownDomain),
+            };
+        }
+        match self.methods.names() {
+            [only] if self.identity.provider(only).is_some() => Ok(Some(only)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The providers to choose from: names and titles.
+    pub(super) fn providers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.methods.names().iter().filter_map(|name| {
+            let provider = self.identity.provider(name)?;
+            Some((&**name, &*provider.settings.title))
+        })
+    }
+
+    /// Whether an e-mail address can name a provider.
+    pub(super) fn chooses_by_email(&self) -> bool {
+        self.methods.names().iter().any(|name| {
+            let provider = self.identity.provider(name);
+            provider.is_some_and(|provider| !provider.settings.email_domains.is_empty())
+        })
+    }
+
+    /// Sends the browser to a provider.
+    pub(super) async fn begin(
+        &self,
+        provider: &str,
+        to: &ReturnTo,
+        wish: &Wish,
+        seen: &mut Record,
+    ) -> Result<Response<Bytes>, Refused> {
+        if let Some(trouble) = self.goes_round(wish).await? {
+            seen.refused = Some("oidc.loop");
+            let mut response = pages::provider::page(&self.context(seen), trouble, to.as_str());
+            let over = cookie::expire(cookie::ROUNDS).map_err(|_| Refused::Internal)?;
+            response.headers_mut().append(SET_COOKIE, over);
+            return Ok(response);
+        }
+        let (browser, made) = self.browser()?;
+        let redirect_uri = self.redirect_uri(provider);
+        let asked = Begin {
+            browser: &browser,
+            redirect_uri: &redirect_uri,
+            to,
+            max_age: wish.within,
+            acr: &[],
+            login_hint: wish.email.as_deref(),
+        };
+        let mut response = match self.identity.begin(provider, asked, self.now).await {
+            Ok(url) if wish.email.is_some() => {
+                pages::sign_in::to_provider(&self.context(seen), &url)
+            }
+            Ok(url) => pages::redirect(&self.context(seen), &url),
+            Err(failure) => return self.trouble(&failure, to.as_str(), seen),
+        };
+        if made {
+            let cookie = cookie::set(cookie::SIGN_IN, &browser).map_err(|_| Refused::Internal)?;
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        Ok(response)
+    }
+
+    fn redirect_uri(&self, provider: &str) -> String {
+        let (scheme, authority) = (self.conn.scheme(), &self.head.authority);
+        format!("{scheme}://{authority}{CALLBACK}{provider}")
+    }
+
+    /// Why another sign-in would only be one more round, if it would.
+    async fn goes_round(&self, wish: &Wish) -> Result<Option<Trouble>, Refused> {
+        let rounds = self.rounds()?;
+        if rounds < MOST_ROUNDS {
+            return Ok(None);
+        }
+        let Some(session) = self.cookie(cookie::SESSION)? else {
+            return Ok(Some(Trouble::LoopWithoutCookie));
+        };
+        let live = self.identity.session(session, self.now).await;
+        Ok(Some(match live {
+            Ok(Some(_)) if wish.within.is_some() => Trouble::LoopOfStaleSignIns,
+            // Who is signed in and comes here by hand may sign in as somebody else.
+            Ok(Some(_)) => return Ok(None),
+            Ok(None) | Err(_) => Trouble::LoopOfEndedSessions,
+        }))
+    }
+
+    /// Sign-ins of this browser within the last minute.
+    fn rounds(&self) -> Result<u32, Refused> {
+        let value = self.cookie(cookie::ROUNDS)?.unwrap_or_default();
+        let counted = value.split_once('.').and_then(|(count, since)| {
+            let since = Seconds(since.parse().ok()?);
+            let runs_out = since.plus(Duration::from_secs(ROUNDS_SECONDS.into()));
+            (runs_out > Seconds::of(self.now)).then_some(count)
+        });
+        Ok(counted.and_then(|count| count.parse().ok()).unwrap_or(0))
+    }
+
+    /// What a provider answers, by a redirect.
+    pub(super) async fn answer(
+        &self,
+        provider: &str,
+        seen: &mut Record,
+    ) -> Result<Response<Bytes>, Refused> {
+        let query = self.head.target.query.as_deref().unwrap_or_default();
+        let posted = form::some(query.as_bytes(), ["posted"], MOST_NAME);
+        let answer = match posted {
+            Ok([Some(ticket)]) => match Ticket::parse(&ticket) {
+                Ok(ticket) => self.identity.kept_answer(&ticket, self.now).await,
+                Err(_) => Err(Failure::from(oidc::Error::Over)),
+            },
+            Ok([None]) | Err(_) => Ok(zeroize::Zeroizing::new(query.as_bytes().to_vec())),
+        };
+        let browser = Browser {
+            cookie: self.cookie(cookie::SIGN_IN)?,
+            client: self.client,
+            user_agent: self.user_agent(),
+            presented: self.cookie(cookie::SESSION)?,
+        };
+        let finished = match answer {
+            Ok(answer) => {
+                let finishing = self.identity.finish(provider, &answer, browser, self.now);
+                finishing.await
+            }
+            Err(why) => Err(why),
+        };
+        let (signed_in, to) = match finished {
+            Ok(done) => done,
+            Err(failure) => return self.trouble(&failure, "/", seen),
+        };
+        seen.user = Some(signed_in.live.user());
+        let mut response = pages::redirect(&self.context(seen), to.as_str());
+        let mut session =
+            cookie::set(cookie::SESSION, &signed_in.cookie).map_err(|_| Refused::Internal)?;
+        session.set_sensitive(true);
+        response.headers_mut().append(SET_COOKIE, session);
+        let rounds = format!(
+            "{}.{}",
+            self.rounds()?.saturating_add(1),
+            Seconds::of(self.now).0
+        );
+        let rounds = cookie::set_for(cookie::ROUNDS, &rounds, ROUNDS_SECONDS)
+            .map_err(|_| Refused::Internal)?;
+        response.headers_mut().append(SET_COOKIE, rounds);
+        Ok(response)
+    }
+
+    /// What a provider answers by a form: another site's page sends it, and so without our cookies. It
+    /// is kept for a moment, and the browser comes back for it with them.
+    pub(super) async fn posted_answer(
+        &self,
+        provider: &str,
+        form: &[u8],
+        seen: &mut Record,
+    ) -> Result<Response<Bytes>, Refused> {
+        match self.identity.keep_answer(form, self.now).await {
+            Ok(ticket) => {
+                let path = format!("{CALLBACK}{provider}?posted={}", *ticket.text());
+                Ok(pages::redirect(&self.context(seen), &path))
+            }
+            Err(failure) => self.trouble(&failure, "/", seen),
+        }
+    }
+
+    /// A provider's word that a session is over (OpenID Connect Back-Channel Logout §2.7).
+    pub(super) async fn signed_out_by(
+        &self,
+        provider: &str,
+        form: &[u8],
+        seen: &mut Record,
+    ) -> Result<Response<Bytes>, Refused> {
+        let Ok([Some(token)]) = form::some(form, ["logout_token"], MOST_LOGOUT) else {
+            return Err(Refused::FormType);
+        };
+        let ended = self
+            .identity
+            .signed_out_by(provider, &token, self.now)
+            .await;
+        let status = match ended {
+            Ok(_) => StatusCode::OK,
+            Err(failure) => {
+                seen.refused = Some(failure.reason());
+                match failure {
+                    Failure::Store | Failure::Provider(oidc::Error::Away) => {
+                        StatusCode::SERVICE_UNAVAILABLE
+                    }
+                    Failure::Provider(_)
+                    | Failure::WrongPassword
+                    | Failure::Slowed(_)
+                    | Failure::Busy
+                    | Failure::BadToken(_)
+                    | Failure::OtherIssuer
+                    | Failure::NoKeys
+                    | Failure::NoMethod => StatusCode::BAD_REQUEST,
+                }
+            }
+        };
+        Ok(pages::nothing(&self.context(seen), status))
+    }
+
+    /// The same by way of the browser (OpenID Connect Front-Channel Logout §2): whoever knows the
+    /// session's name at the provider is the provider, or whom it told.
+    pub(super) async fn signed_out_in_frame(
+        &self,
+        provider: &str,
+        seen: &mut Record,
+    ) -> Result<Response<Bytes>, Refused> {
+        let query = self.head.target.query.as_deref().unwrap_or_default();
+        let named = form::some(query.as_bytes(), ["iss", "sid"], MOST_NAME);
+        let Ok([Some(issuer), Some(session)]) = named else {
+            return Err(Refused::FormType);
+        };
+        self.identity
+            .signed_out_in_frame(provider, &issuer, &session, self.now)
+            .await
+            .map_err(|_| Refused::Store)?;
+        Ok(pages::nothing(&self.context(seen), StatusCode::OK))
+    }
+
+    /// The page for a sign-in that came to nothing.
+    fn trouble(
+        &self,
+        failure: &Failure,
+        to: &str,
+        seen: &mut Record,
+    ) -> Result<Response<Bytes>, Refused> {
+        seen.refused = Some(failure.reason());
+        let trouble = match failure {
+            Failure::Provider(why) => match why {
+                oidc::Error::Away => Trouble::Away,
+                oidc::Error::Misconfigured => Trouble::Misconfigured,
+                oidc::Error::Callback(_) => Trouble::NoAnswer,
+                oidc::Error::OtherBrowser => Trouble::Cookie,
+                oidc::Error::Over | oidc::Error::InvalidGrant => Trouble::Over,
+                oidc::Error::Refused(callback::ProviderError::Unavailable) => Trouble::Away,
+                oidc::Error::Refused(callback::ProviderError::Other) => Trouble::Misconfigured,
+                oidc::Error::Refused(
+                    callback::ProviderError::AccessDenied
+                    | callback::ProviderError::InteractionRequired,
+                ) => Trouble::Denied,
+                oidc::Error::OtherIssuer
+                | oidc::Error::Token(_)
+                | oidc::Error::IdToken(_)
+                | oidc::Error::UserInfo
+                | oidc::Error::GroupOverage
+                | oidc::Error::Replayed => Trouble::Unproven,
+                oidc::Error::Internal => return Err(Refused::Internal),
+            },
+            Failure::Store => return Err(Refused::Store),
+            Failure::NoMethod => return Err(Refused::NoPage),
+            Failure::WrongPassword
+            | Failure::Slowed(_)
+            | Failure::Busy
+            | Failure::BadToken(_)
+            | Failure::OtherIssuer
+            | Failure::NoKeys => Trouble::Unproven,
+        };
+        Ok(pages::provider::page(&self.context(seen), trouble, to))
+    }
+}

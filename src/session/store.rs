@@ -1,0 +1,104 @@
+//! What every store of sessions is asked and answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::pure::seal::Mac;
+use crate::pure::session::{Hash, Seconds};
+
+/// A session as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The sealed record.
+    pub sealed: Vec<u8>,
+    /// The last use.
+    pub seen: Seconds,
+}
+
+/// A session to be kept.
+pub struct New {
+    /// What it is known by.
+    pub hash: Hash,
+    /// The sealed record.
+    pub sealed: Vec<u8>,
+    /// When it ends, whatever happens.
+    pub expires: Seconds,
+    /// When it was made.
+    pub seen: Seconds,
+    /// How long it lives unused.
+    pub idle: Duration,
+    /// Whose it is; of each user there are so many and no more.
+    pub user: IndexKey,
+    /// What else it is found by.
+    pub others: Vec<IndexKey>,
+    /// The session that this one takes the place of.
+    pub replaces: Option<Hash>,
+}
+
+/// What sessions can have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Index<'i> {
+    /// The user.
+    User {
+        /// Who vouches for the name.
+        provider: &'i str,
+        /// The name.
+        name: &'i str,
+    },
+    /// The user as their provider knows them.
+    Subject {
+        /// The provider.
+        provider: &'i str,
+        /// `sub`.
+        subject: &'i str,
+    },
+    /// The session at the provider.
+    ProviderSession {
+        /// The provider.
+        provider: &'i str,
+        /// `sid`.
+        session: &'i str,
+    },
+}
+
+impl Index<'_> {
+    /// How the store knows it: a keyed hash, so that it lists no names.
+    pub fn key(self, mac: &Mac) -> IndexKey {
+        IndexKey(match self {
+            Self::User { provider, name } => mac.tag(&[provider.as_bytes(), name.as_bytes()]),
+            Self::Subject { provider, subject } => {
+                mac.tag(&[provider.as_bytes(), b"sub", subject.as_bytes()])
+            }
+            Self::ProviderSession { provider, session } => {
+                mac.tag(&[provider.as_bytes(), b"sid", session.as_bytes()])
+            }
+        })
+    }
+}
+
+/// What sessions are found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexKey(pub [u8; 32]);
+
+/// Why the store can't say.
+#[derive(Debug, Clone)]
+pub enum StoreError {
+    /// Too much waits already.
+    Busy,
+    /// The thread that does the work did not answer.
+    Gone,
+    /// It can't be read or written, for this reason; it is being tried again.
+    Broken(Arc<str>),
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Busy => f.write_str("too many requests wait for the session store"),
+            Self::Gone => f.write_str("the session store did not answer"),
+            Self::Broken(why) => write!(f, "the session store can't be used: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}

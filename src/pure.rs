@@ -10,6 +10,7 @@ pub mod field;
 pub mod names;
 pub mod spelling;
 pub mod target;
+pub mod pattern;
 pub mod hop;
 pub mod cookie;
 pub mod credential;

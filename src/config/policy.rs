@@ -13,11 +13,12 @@ use crate::backend::pool::{Address, Spec, Tls};
 use crate::backend::tls;
 use crate::identity::provider::Methods;
 use crate::pipeline::forward::{self, Backend};
-use crate::pipeline::route::{App, Pattern, fold};
+use crate::pipeline::route::App;
 use crate::pipeline::{Rules, access, network, rate, request_headers, response_headers, sign_in};
 use crate::pure::backend_url::BackendUrl;
+use crate::pure::pattern::{Pattern, fold};
 use crate::pure::table::{Key, Table};
-use crate::pure::target::{Host, Oddities, Target};
+use crate::pure::target::{Host, Oddities};
 use crate::pure::unit;
 
 use super::secret;
@@ -469,20 +470,9 @@ fn limited(table: &Table, outer: &Arc<forward::Rule>) -> Arc<forward::Rule> {
     }
 }
 
-/// The path of a `[[path]]`, in the one spelling that requests have, so that it can match; what
-/// `[target]` lets through can be named.
+/// The path of a `[[path]]`.
 fn pattern(table: &Table, lifted: Oddities) -> Option<Pattern> {
-    let canonical = |text: &str| {
-        let target = Target::parse(text.as_bytes())
-            .map_err(|_| "expected a path that begins with `/`, of visible ASCII".to_owned())?;
-        if target.query.is_some() {
-            return Err("expected a path without `?`: rules see no query".to_owned());
-        }
-        match target.oddities.refused_by(lifted) {
-            None => Ok(target.path),
-            Some(reason) => Err(format!("no request has such a path (`{reason}`)")),
-        }
-    };
+    let canonical = |text: &str| Pattern::path(text, lifted);
     match (
         table.value("prefix", canonical),
         table.value("exact", canonical),

@@ -257,6 +257,7 @@ pub mod fuzzing {
                 target,
                 method: http::Method::GET,
                 from: [127, 0, 0, 1].into(),
+                client_certificate: None,
                 user: None,
             };
             let (_, outcome) = explain(

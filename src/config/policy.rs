@@ -57,6 +57,12 @@ pub const KEYS: &[Key] = &[
         "none",
         "Whom to ask for access; shown to those who are denied.",
     ),
+    key(
+        "tell_missing",
+        "true or false",
+        "false",
+        "Those who are signed in and denied are told what they lack: that they need to be in one of some groups, say. `[access]` can say otherwise.",
+    ),
     key("network", "table", "everybody", "1. Who may knock."),
     key(
         "rate",
@@ -330,7 +336,26 @@ pub fn read(name: &str, table: &Table, context: &Context<'_>) -> App<Rules> {
         .collect();
     let sign_in_table = table.table("sign_in", sign_in::KEYS);
     let mut sign_in = sign_in::Rule::read(sign_in_table.as_ref(), &context.methods, name);
-    let access = access::read(table, &context.methods, sign_in.has_page());
+    let target = table.table("target", TARGET);
+    let lifted = |key| {
+        target
+            .as_ref()
+            .and_then(|table| table.boolean(key))
+            .unwrap_or(false)
+    };
+    let lifts = Oddities::keys()
+        .filter(|(key, _)| lifted(key))
+        .fold(Oddities::NONE, |all, (_, one)| all.with(one));
+    let ignores_case = lifted("ignore_case");
+    let tell_missing = table.boolean("tell_missing").unwrap_or(false);
+    let of_access = access::Context {
+        methods: &context.methods,
+        sign_in_page: sign_in.has_page(),
+        lifted: lifts,
+        ignore_case: ignores_case,
+        tell_missing,
+    };
+    let access = access::read(table, &of_access);
     sign_in.anonymous = !access.needs_sign_in();
     let headers = table.table("headers", request_headers::KEYS);
     let rules = Rules {
@@ -364,17 +389,6 @@ pub fn read(name: &str, table: &Table, context: &Context<'_>) -> App<Rules> {
         backends: limited(table, &rules.backends),
         ..rules
     };
-    let target = table.table("target", TARGET);
-    let lifted = |key| {
-        target
-            .as_ref()
-            .and_then(|table| table.boolean(key))
-            .unwrap_or(false)
-    };
-    let lifts = Oddities::keys()
-        .filter(|(key, _)| lifted(key))
-        .fold(Oddities::NONE, |all, (_, one)| all.with(one));
-    let ignores_case = lifted("ignore_case");
     let mut paths: Vec<(Pattern, Arc<Rules>)> = Vec::new();
     let mut lines = BTreeMap::new();
     for path in table.tables("path", PATH) {
@@ -389,7 +403,7 @@ pub fn read(name: &str, table: &Table, context: &Context<'_>) -> App<Rules> {
             let message = format!("the `[[path]]` in line {line} has this path already");
             path.problem(key, message, None);
         }
-        let rules = path_rules(name, &path, &pattern, &rules, context);
+        let rules = path_rules(name, &path, &pattern, &rules, context, &of_access);
         paths.push((pattern, Arc::new(rules)));
     }
     App {
@@ -422,6 +436,7 @@ fn path_rules(
     pattern: &Pattern,
     app: &Rules,
     context: &Context<'_>,
+    of_access: &access::Context<'_>,
 ) -> Rules {
     let scope = match pattern {
         Pattern::Exact(at) => format!("{name} = {at}"),
@@ -431,8 +446,11 @@ fn path_rules(
         Some(table) => sign_in::Rule::read(Some(&table), &context.methods, name),
         None => app.sign_in.clone(),
     };
-    let mut access = access::read_path(path, &context.methods, &app.access);
-    access.sign_in_page = sign_in.has_page();
+    let of_access = access::Context {
+        sign_in_page: sign_in.has_page(),
+        ..*of_access
+    };
+    let access = access::read_path(path, &of_access, &app.access);
     sign_in.anonymous = !access.needs_sign_in();
     let headers = path.table("headers", request_headers::KEYS);
     Rules {

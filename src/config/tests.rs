@@ -184,6 +184,7 @@ fn outcome(config: &Config, url: &str, user: Option<(&str, &[&str])>) -> Outcome
         target,
         method: http::Method::GET,
         from: [192, 0, 2, 1].into(),
+        client_certificate: None,
         user,
     };
     explain::explain(&config.routes, &question, Instant::now(), SystemTime::now()).1

@@ -8,11 +8,20 @@
 //! | the condition that does not hold is on the method | 403 `access.method` |
 //! | the sign-in is older than `signed_in_within` | 401 `access.stale_sign_in`: sign in again (RFC 9470) |
 //! | otherwise | the request may pass; the record names the file and line that let it |
+//! | .. and a rule that is `report_only` would have refused it | the record says why, and by which line |
+//!
+//! What is `report_only` is tried on what the rules in force let pass: the rule that would hold if the
+//! word were struck out is asked as well, and its answer is recorded and not followed. It takes nothing
+//! away: a path's rule is tried beside the application's, which stays in force; an application's asks
+//! for a sign-in all the same, because only somebody known can be judged; and whoever is tried by a
+//! rule that needs a sign-in has to sign in.
 //!
 //! Trusts the user that sign-in found, and the method and path of the canonical request. The
 //! decision itself is `pure::access`. Sign-in asks for credentials before this stage is reached:
 //! `access.signed_out` is its second lock. A rule by method is 403 and not 405, which would tell
 //! somebody who may not pass what the application can do.
+
+mod missing;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,14 +32,18 @@ use crate::identity::provider::{Methods, named};
 use crate::pipeline::sign_in::Subject;
 use crate::pipeline::user_rate::Paced;
 use crate::pure::access::{
-    Asked, ClaimName, Condition, Deny, EmailDomain, Freshness, Rule as Conditions, Test, Verdict,
-    Who, Why, decide as decide_purely,
+    Asked, ClaimName, Condition, Deny, EmailAddress, EmailDomain, Freshness, Paths,
+    Rule as Conditions, Test, Verdict, Who, Why, decide as decide_purely, unmet,
 };
+use crate::pure::certificate::Name;
+use crate::pure::cidr;
+use crate::pure::connection::Connection;
 use crate::pure::head::Head;
-use crate::pure::identity::User;
+use crate::pure::pattern::Pattern;
 use crate::pure::table::{Key, Place, Table};
+use crate::pure::target::Oddities;
 use crate::pure::unit;
-use crate::record::Record;
+use crate::record::{Record, WouldRefuse};
 use crate::refusal::{Answer, Challenge, Refusal};
 use crate::session::Live;
 
@@ -39,6 +52,10 @@ use crate::session::Live;
 pub struct Rule {
     /// Whom the policy lets pass.
     pub conditions: Conditions,
+    /// What would be in force but for `report_only`; none where that is the same.
+    pub trial: Option<Box<Conditions>>,
+    /// Whether people are told what they lack.
+    pub tell_missing: bool,
     /// Whether somebody whose sign-in is too old can sign in again on a page.
     pub sign_in_page: bool,
 }
@@ -57,11 +74,15 @@ pub enum Refused {
     Denied {
         /// The user's name, when somebody is signed in.
         as_whom: Option<Arc<str>>,
+        /// What the user lacks, where the operator tells.
+        missing: Vec<String>,
     },
     /// This method may not pass.
     Method {
         /// The user's name, when somebody is signed in.
         as_whom: Option<Arc<str>>,
+        /// What the request lacks, where the operator tells.
+        missing: Vec<String>,
     },
     /// The sign-in is older than this.
     Stale {
@@ -74,11 +95,17 @@ pub enum Refused {
 
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
-        let (answer, reason) = match refused {
-            Refused::Nobody { as_whom } => (Answer::Forbidden { as_whom }, "access.nobody"),
-            Refused::SignedOut => (Answer::Forbidden { as_whom: None }, "access.signed_out"),
-            Refused::Denied { as_whom } => (Answer::Forbidden { as_whom }, "access.denied"),
-            Refused::Method { as_whom } => (Answer::Forbidden { as_whom }, "access.method"),
+        let forbidden = |as_whom: Option<Arc<str>>, missing: Vec<String>| match as_whom {
+            Some(as_whom) if !missing.is_empty() => Answer::Lacking { as_whom, missing },
+            as_whom => Answer::Forbidden { as_whom },
+        };
+        let reason = refused.reason();
+        let answer = match refused {
+            Refused::Nobody { as_whom } => Answer::Forbidden { as_whom },
+            Refused::SignedOut => Answer::Forbidden { as_whom: None },
+            Refused::Denied { as_whom, missing } | Refused::Method { as_whom, missing } => {
+                forbidden(as_whom, missing)
+            }
             Refused::Stale {
                 within,
                 sign_in_page,
@@ -90,10 +117,23 @@ impl From<Refused> for Refusal {
                     challenges: vec![bearer],
                     sign_in_page,
                 };
-                (Answer::Challenge(challenge), "access.stale_sign_in")
+                Answer::Challenge(challenge)
             }
         };
         Self::new(answer, reason)
+    }
+}
+
+impl Refused {
+    /// For the log, the metrics and those who ask why.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Nobody { .. } => "access.nobody",
+            Self::SignedOut => "access.signed_out",
+            Self::Denied { .. } => "access.denied",
+            Self::Method { .. } => "access.method",
+            Self::Stale { .. } => "access.stale_sign_in",
+        }
     }
 }
 
@@ -113,21 +153,39 @@ impl Grant {
     }
 }
 
-/// Decides whether a request may pass; the record keeps the line that decided, either way.
+/// Decides whether a request may pass; the record keeps the line that decided, either way, and what
+/// a rule that is tried would have said.
 ///
 /// # Errors
 /// Why it may not.
 pub fn decide(
     rule: &Rule,
+    conn: &Connection,
     head: &Head,
     paced: Paced,
     now: SystemTime,
     seen: &mut Record,
 ) -> Result<Grant, Refused> {
-    let user = paced.subject().user().map(|user| &**user);
-    let (by, result) = rule.judge(user, &head.method, now);
+    let subject = paced.subject();
+    let asked = Asked {
+        user: subject.user().map(|user| &**user),
+        method: &head.method,
+        path: &head.target.path,
+        client: subject.permit().ip(),
+        certificate: conn
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.client_certificate.as_deref()),
+        now,
+    };
+    let (by, result) = rule.judge(&asked);
     seen.decider = Some(by);
-    result.map(|()| Grant(paced))
+    result?;
+    seen.would_refuse = rule.tried(&asked).map(|(by, why)| WouldRefuse {
+        reason: rule.refused(why, &asked).reason(),
+        by: by.clone(),
+    });
+    Ok(Grant(paced))
 }
 
 impl Rule {
@@ -137,213 +195,439 @@ impl Rule {
     }
 
     /// The verdict with what was missing, for those who ask why.
-    pub fn verdict(&self, user: Option<&User>, method: &Method, now: SystemTime) -> Verdict<'_> {
-        decide_purely(&self.conditions, &Asked { user, method, now })
+    pub fn verdict(&self, asked: &Asked<'_>) -> Verdict<'_> {
+        decide_purely(&self.conditions, asked)
     }
 
-    /// Whether a request by `user` may pass, and the line that decided either way.
-    pub fn judge(
-        &self,
-        user: Option<&User>,
-        method: &Method,
-        now: SystemTime,
-    ) -> (Place, Result<(), Refused>) {
-        let as_whom = || user.map(|user| Arc::clone(&user.name));
-        let (by, result) = match self.verdict(user, method, now) {
-            Verdict::Granted { by } => (by, Ok(())),
-            Verdict::Denied { by, why } => {
-                let refused = match why {
-                    Why::NoRule => Refused::Nobody { as_whom: as_whom() },
-                    Why::SignedOut => Refused::SignedOut,
-                    Why::Missing(Condition {
-                        test: Test::Method(_),
-                        ..
-                    }) => Refused::Method { as_whom: as_whom() },
-                    Why::Missing(_) | Why::Deny(_) => Refused::Denied { as_whom: as_whom() },
-                    Why::Stale(within) => Refused::Stale {
-                        within,
-                        sign_in_page: self.sign_in_page,
-                    },
-                };
-                (by, Err(refused))
+    /// Whether a request may pass, and the line that decided either way.
+    pub fn judge(&self, asked: &Asked<'_>) -> (Place, Result<(), Refused>) {
+        match self.verdict(asked) {
+            Verdict::Granted { by } => (by.clone(), Ok(())),
+            Verdict::Denied { by, why } => (by.clone(), Err(self.refused(why, asked))),
+        }
+    }
+
+    /// The line that would refuse what may pass, and why, if nothing were `report_only`.
+    pub fn tried(&self, asked: &Asked<'_>) -> Option<(&Place, Why<'_>)> {
+        match decide_purely(self.trial.as_deref()?, asked) {
+            Verdict::Granted { .. } => None,
+            Verdict::Denied { by, why } => Some((by, why)),
+        }
+    }
+
+    /// What `why` comes to; for the log its reason, and for the user what may be told.
+    pub fn refused(&self, why: Why<'_>, asked: &Asked<'_>) -> Refused {
+        let as_whom = asked.user.map(|user| Arc::clone(&user.name));
+        let missing = || {
+            // A stranger learns nothing of the rules.
+            if !self.tell_missing || as_whom.is_none() {
+                return Vec::new();
             }
+            let unmet = unmet(&self.conditions, asked);
+            unmet.iter().map(|one| missing::told(&one.test)).collect()
         };
-        (by.clone(), result)
+        match why {
+            Why::NoRule => Refused::Nobody { as_whom },
+            Why::SignedOut => Refused::SignedOut,
+            Why::Missing(Condition {
+                test: Test::Method(_),
+                ..
+            }) => Refused::Method {
+                missing: missing(),
+                as_whom,
+            },
+            Why::Missing(_) => Refused::Denied {
+                missing: missing(),
+                as_whom,
+            },
+            // Whom a `deny` is about lacks nothing, and is not told that there is one.
+            Why::Deny(_) => Refused::Denied {
+                as_whom,
+                missing: Vec::new(),
+            },
+            Why::Stale(within) => Refused::Stale {
+                within,
+                sign_in_page: self.sign_in_page,
+            },
+        }
     }
 }
 
+const fn key(
+    name: &'static str,
+    kind: &'static str,
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key {
+        name,
+        kind,
+        default,
+        doc,
+    }
+}
+
+const WHO: Key = key(
+    "who",
+    "`\"signed-in\"`, `\"public\"` or `\"nobody\"`",
+    "signed in and meeting the conditions below",
+    "Whom the rule is about. `access = \"public\"` is short for a table with this key alone. Needed where no condition says who may pass: `networks` alone, say, or a `not`.",
+);
+const USERS: Key = key(
+    "users",
+    "list of names",
+    "any",
+    "The user has one of these names, exactly. With several sign-in methods, say `providers`, too.",
+);
+const PROVIDERS: Key = key(
+    "providers",
+    "list of names",
+    "any",
+    "One of these sign-in methods vouches for the user.",
+);
+const GROUPS: Key = key(
+    "groups",
+    "list of names",
+    "any",
+    "The user is in one of these groups.",
+);
+const EMAILS: Key = key(
+    "emails",
+    "list of addresses",
+    "any",
+    "The user's verified e-mail address is one of these; only the case of its domain is ignored. An address with more than one `@` can't be read.",
+);
+const EMAIL_DOMAINS: Key = key(
+    "email_domains",
+    "list of domains",
+    "any",
+    "The user's verified e-mail address is at one of these domains, not at one below it. An address with more than one `@` can't be read.",
+);
+const CLAIMS: Key = key(
+    "claims",
+    "table of lists",
+    "any",
+    "Each claim named has one of its values: `claims = { department = [\"research\"], \"realm_access.roles\" = [\"admin\"] }`. A dot goes one level down; booleans and whole numbers are compared as JSON writes them. Anything else can't be read.",
+);
+const CLIENT_CERTIFICATES: Key = key(
+    "client_certificates",
+    "list of names",
+    "any",
+    "The client showed a certificate that an authority of the listener's `client_certificates` vouches for, and it has one of these names: `cn:alice` (the common name of its subject), `dns:host.example`, `email:alice@corp.example`, `uri:spiffe://corp.example/ci` (its alternative names), or the fingerprint `sha256:..`. A certificate with two common names, or with control characters in a name, has names that can't be read. It is no sign-in: `who` says whether that is needed besides.",
+);
+const NETWORKS: Key = key(
+    "networks",
+    "list of networks",
+    "any",
+    "The client's address, as `[network]` found it, is in one of these.",
+);
+const PATHS: Key = key(
+    "paths",
+    "table of `prefix` and `exact`, both lists of paths",
+    "any",
+    "The request is for one of these: `paths = { prefix = [\"/admin\"], exact = [\"/\"] }`. A prefix goes by whole segments, as in `[[path]]`.",
+);
+const METHODS: Key = key(
+    "methods",
+    "list of methods",
+    "any",
+    "The request has one of these methods. `GET` does not include `HEAD`.",
+);
+const ANY: Key = key(
+    "any",
+    "list of tables of conditions",
+    "none",
+    "All that one of these tables states holds: `any = [{ groups = [\"staff\"] }, { networks = [\"10.0.0.0/8\"] }]`.",
+);
+const ALL: Key = key(
+    "all",
+    "list of tables of conditions",
+    "none",
+    "All that each of these tables states holds; for two conditions of one kind, such as being in one group of each of two lists.",
+);
+const NOT: Key = key(
+    "not",
+    "table of conditions",
+    "none",
+    "Not all that this table states holds. What can't be read, can't be read under `not` either: it fulfils nothing, and meets a `deny`. Tables stand in each other at most 8 deep.",
+);
+const REPORT_ONLY: Key = key(
+    "report_only",
+    "true or false",
+    "false",
+    "Tries the rule out. What it would refuse passes, is counted in `portcullis_would_refuse_total`, and has `would_refuse` in the access log. In `[access]` of an application it leaves in force that people sign in (where the rule is not `public`), and nothing else of the table; of a path, all that the application says, beside which the path's is tried, and that people sign in. It never lets pass what a rule in force refuses.",
+);
+
 /// The keys of `[access]`.
 pub const KEYS: &[Key] = &[
-    Key {
-        name: "who",
-        kind: "`\"signed-in\"`, `\"public\"` or `\"nobody\"`",
-        default: "signed in and meeting the conditions below",
-        doc: "Whom the rule is about. `access = \"public\"` is short for a table with this key alone.",
-    },
-    Key {
-        name: "users",
-        kind: "list of names",
-        default: "any",
-        doc: "The user has one of these names, exactly. With several sign-in methods, say `providers`, too.",
-    },
-    Key {
-        name: "providers",
-        kind: "list of names",
-        default: "any",
-        doc: "One of these sign-in methods vouches for the user.",
-    },
-    Key {
-        name: "groups",
-        kind: "list of names",
-        default: "any",
-        doc: "The user is in one of these groups.",
-    },
-    Key {
-        name: "email_domains",
-        kind: "list of domains",
-        default: "any",
-        doc: "The user's verified e-mail address is at one of these domains, not at one below it. An address with more than one `@` is at none.",
-    },
-    Key {
-        name: "claims",
-        kind: "table of lists",
-        default: "any",
-        doc: "Each claim named has one of its values: `claims = { department = [\"research\"], \"realm_access.roles\" = [\"admin\"] }`. A dot goes one level down; booleans and whole numbers are compared as JSON writes them.",
-    },
-    Key {
-        name: "methods",
-        kind: "list of methods",
-        default: "any",
-        doc: "The request has one of these methods. `GET` does not include `HEAD`.",
-    },
-    Key {
-        name: "signed_in_within",
-        kind: "duration",
-        default: "any time",
-        doc: "The user proved who they are at most so long ago; otherwise they are asked to again.",
-    },
-    Key {
-        name: "deny",
-        kind: "table, or list of tables, with `users`, `providers`, `groups`, `email_domains`, `claims`, `methods`",
-        default: "none",
-        doc: "Refuses who meets all that one of these tables states, whatever else holds. Those of an application hold on each of its paths.",
-    },
+    WHO,
+    USERS,
+    PROVIDERS,
+    GROUPS,
+    EMAILS,
+    EMAIL_DOMAINS,
+    CLAIMS,
+    CLIENT_CERTIFICATES,
+    NETWORKS,
+    PATHS,
+    METHODS,
+    ANY,
+    ALL,
+    NOT,
+    key(
+        "signed_in_within",
+        "duration",
+        "any time",
+        "The user proved who they are at most so long ago; otherwise they are asked to again.",
+    ),
+    key(
+        "deny",
+        "table of conditions, or list of them",
+        "none",
+        "Refuses who meets all that one of these tables states, whatever else holds. Those of an application hold on each of its paths.",
+    ),
+    key(
+        "tell_missing",
+        "true or false",
+        "the application's",
+        "Who is signed in and refused is told which conditions they don't meet. People and certificates are not named, and nobody is told of a `deny`.",
+    ),
+    REPORT_ONLY,
 ];
 
 /// The keys of a `deny`.
 pub const DENY_KEYS: &[Key] = &[
-    Key {
-        name: "users",
-        kind: "list of names",
-        default: "any",
-        doc: "The user has one of these names.",
-    },
-    Key {
-        name: "providers",
-        kind: "list of names",
-        default: "any",
-        doc: "One of these sign-in methods vouches for the user.",
-    },
-    Key {
-        name: "groups",
-        kind: "list of names",
-        default: "any",
-        doc: "The user is in one of these groups.",
-    },
-    Key {
-        name: "email_domains",
-        kind: "list of domains",
-        default: "any",
-        doc: "The user's e-mail address is at one of these domains, or can't be read.",
-    },
-    Key {
-        name: "claims",
-        kind: "table of lists",
-        default: "any",
-        doc: "Each claim named has one of its values, or can't be read.",
-    },
-    Key {
-        name: "methods",
-        kind: "list of methods",
-        default: "any",
-        doc: "The request has one of these methods.",
-    },
+    of_a_deny(USERS),
+    of_a_deny(PROVIDERS),
+    of_a_deny(GROUPS),
+    of_a_deny(EMAILS),
+    of_a_deny(EMAIL_DOMAINS),
+    of_a_deny(CLAIMS),
+    of_a_deny(CLIENT_CERTIFICATES),
+    of_a_deny(NETWORKS),
+    of_a_deny(PATHS),
+    of_a_deny(METHODS),
+    of_a_deny(ANY),
+    of_a_deny(ALL),
+    of_a_deny(NOT),
+    key(
+        "report_only",
+        "true or false",
+        "false",
+        "Refuses nobody, but says in the access log and the metrics whom it would have refused.",
+    ),
 ];
 
-/// Reads `access` of an application: a word, a table, or nothing, which lets nobody pass.
-/// `sign_in_page` says whether the application has a page to sign in on.
-pub fn read(app: &Table, methods: &Methods, sign_in_page: bool) -> Rule {
-    Rule {
-        conditions: conditions(app, methods),
-        sign_in_page,
+const fn of_a_deny(key: Key) -> Key {
+    Key {
+        doc: "As in `[access]`; met, too, by what can't be read.",
+        ..key
     }
+}
+
+/// The keys of a table in `any`, `all` or `not`.
+const CONDITION_KEYS: &[Key] = &[
+    USERS,
+    PROVIDERS,
+    GROUPS,
+    EMAILS,
+    EMAIL_DOMAINS,
+    CLAIMS,
+    CLIENT_CERTIFICATES,
+    NETWORKS,
+    PATHS,
+    METHODS,
+    ANY,
+    ALL,
+    NOT,
+];
+
+/// The keys of `paths`.
+const PATHS_KEYS: &[Key] = &[
+    key("prefix", "list of paths", "none", "These and all below."),
+    key("exact", "list of paths", "none", "These alone."),
+];
+
+/// How deep tables of conditions stand in each other: more than anybody can follow.
+const MAX_DEPTH: usize = 8;
+
+/// What the rules of an application are read with.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The sign-in methods that there are.
+    pub methods: &'a Methods,
+    /// Whether the application has a page to sign in on.
+    pub sign_in_page: bool,
+    /// What the application lets through in a path.
+    pub lifted: Oddities,
+    /// Whether its backends ignore the case of paths.
+    pub ignore_case: bool,
+    /// Whether people are told what they lack where `[access]` does not say.
+    pub tell_missing: bool,
+}
+
+/// Reads `access` of an application: a word, a table, or nothing, which lets nobody pass.
+pub fn read(app: &Table, context: &Context<'_>) -> Rule {
+    let said = Said::read(app, context);
+    let tell_missing = said.tell_missing.unwrap_or(context.tell_missing);
+    let place = said.rule.place.clone();
+    let (conditions, all) = said.into_rules(
+        |who| Conditions {
+            who,
+            ..Conditions::nobody(place)
+        },
+        &[],
+        &[],
+    );
+    Rule::new(conditions, all, tell_missing, context.sign_in_page)
 }
 
 /// Reads `access` and `methods` of a path: without the first, the application's rule holds. What
 /// the application denies stays denied.
-pub fn read_path(path: &Table, methods: &Methods, app: &Rule) -> Rule {
-    let mut conditions = if path.has("access") {
-        let mut own = conditions(path, methods);
-        own.denies.extend(app.conditions.denies.iter().cloned());
-        own
-    } else {
-        app.conditions.clone()
-    };
-    conditions.conditions.extend(self::methods(path));
-    Rule {
-        conditions,
-        sign_in_page: app.sign_in_page,
+pub fn read_path(path: &Table, context: &Context<'_>, app: &Rule) -> Rule {
+    let all_of_app = app.trial.as_deref().unwrap_or(&app.conditions);
+    let (mut conditions, mut all, mut tell_missing) =
+        (app.conditions.clone(), all_of_app.clone(), app.tell_missing);
+    if path.has("access") {
+        let said = Said::read(path, context);
+        tell_missing = said.tell_missing.unwrap_or(tell_missing);
+        (conditions, all) = said.into_rules(
+            |who| {
+                let mut rule = conditions;
+                // Who is to be tried has to be known.
+                if rule.who == Who::Public {
+                    rule.who = who;
+                }
+                rule
+            },
+            &app.conditions.denies,
+            &all_of_app.denies,
+        );
+    }
+    if let Some(methods) = methods(path) {
+        conditions.conditions.push(methods.clone());
+        all.conditions.push(methods);
+    }
+    Rule::new(conditions, all, tell_missing, context.sign_in_page)
+}
+
+impl Rule {
+    /// What is in force, and what would be but for `report_only`.
+    fn new(
+        conditions: Conditions,
+        all: Conditions,
+        tell_missing: bool,
+        sign_in_page: bool,
+    ) -> Self {
+        Self {
+            trial: (all != conditions).then(|| Box::new(all)),
+            conditions,
+            tell_missing,
+            sign_in_page,
+        }
     }
 }
 
-fn conditions(parent: &Table, methods: &Methods) -> Conditions {
-    let place = parent.place_of("access");
-    let mut rule = Conditions::nobody(place);
-    if !parent.has("access") {
-        return rule;
-    }
-    if !parent.is_table("access") {
-        rule.who = parent.value("access", who).unwrap_or(Who::Nobody);
-        return rule;
-    }
-    let Some(table) = parent.table("access", KEYS) else {
-        return rule;
-    };
-    let found_before = table.problems().count();
-    let on_user = user_conditions(&table, methods);
-    let freshness = table.value("signed_in_within", fresh).map(|within| {
-        let place = table.place_of("signed_in_within");
-        Freshness { place, within }
-    });
-    rule.who = match table.value("who", who) {
-        Some(who) => who,
-        None if on_user.is_empty() => Who::Nobody,
-        None => Who::SignedIn,
-    };
-    if table.problems().count() == found_before {
-        let names_users = !on_user.is_empty() || freshness.is_some();
-        if rule.who == Who::Public && names_users {
-            let message =
-                "`public` lets everybody pass, signed in or not: it goes with `methods` alone";
-            table.problem("who", message, Some("say `who = \"signed-in\"`".to_owned()));
-        }
-        if on_user.is_empty() && !table.has("who") {
-            let hint = "say `who = \"signed-in\"`, `groups = [..]` or such".to_owned();
-            table.problem(
-                "who",
-                "nothing says who may pass, so nobody may",
-                Some(hint),
-            );
-        }
-    }
-    rule.conditions = on_user;
-    rule.conditions.extend(self::methods(&table));
-    rule.signed_in_within = freshness;
-    rule.denies = denies(&table, methods, rule.who);
-    rule
+/// An `access` as written.
+struct Said {
+    /// With the denies that are in force.
+    rule: Conditions,
+    /// The denies that are tried.
+    tried: Vec<Deny>,
+    report_only: bool,
+    tell_missing: Option<bool>,
 }
 
-fn denies(table: &Table, methods: &Methods, who: Who) -> Vec<Deny> {
+impl Said {
+    /// The rule in force, and the one that would be but for `report_only`. Where the whole rule is
+    /// tried, `instead` says what is in force, given whom the rule is about; `denies` are what another
+    /// rule denies besides, and `all_denies` what it would but for `report_only`.
+    fn into_rules(
+        self,
+        instead: impl FnOnce(Who) -> Conditions,
+        denies: &[Deny],
+        all_denies: &[Deny],
+    ) -> (Conditions, Conditions) {
+        let mut all = self.rule.clone();
+        all.denies.extend(self.tried);
+        all.denies.extend_from_slice(all_denies);
+        if self.report_only {
+            return (instead(self.rule.who), all);
+        }
+        let mut rule = self.rule;
+        rule.denies.extend_from_slice(denies);
+        (rule, all)
+    }
+
+    fn read(parent: &Table, context: &Context<'_>) -> Self {
+        let place = parent.place_of("access");
+        let mut said = Self {
+            rule: Conditions::nobody(place),
+            tried: Vec::new(),
+            report_only: false,
+            tell_missing: None,
+        };
+        if !parent.has("access") {
+            return said;
+        }
+        if !parent.is_table("access") {
+            said.rule.who = parent.value("access", who).unwrap_or(Who::Nobody);
+            return said;
+        }
+        if let Some(table) = parent.table("access", KEYS) {
+            said.read_table(&table, context);
+        }
+        said
+    }
+
+    fn read_table(&mut self, table: &Table, context: &Context<'_>) {
+        let found_before = table.problems().count();
+        let rule = &mut self.rule;
+        rule.conditions = conditions(table, context, 0);
+        rule.signed_in_within = table.value("signed_in_within", fresh).map(|within| {
+            let place = table.place_of("signed_in_within");
+            Freshness { place, within }
+        });
+        self.report_only = table.boolean("report_only").unwrap_or(false);
+        self.tell_missing = table.boolean("tell_missing");
+        let names_users = rule.conditions.iter().any(|one| one.test.names_users());
+        rule.who = match table.value("who", who) {
+            Some(who) => who,
+            None if names_users => Who::SignedIn,
+            None => Who::Nobody,
+        };
+        if table.problems().count() == found_before {
+            let on_users = rule.conditions.iter().any(|one| one.test.is_on_user());
+            if rule.who == Who::Public && (on_users || rule.signed_in_within.is_some()) {
+                let message = "`public` lets everybody pass, signed in or not: it goes with conditions on the request alone, such as `methods`";
+                table.problem("who", message, Some("say `who = \"signed-in\"`".to_owned()));
+            }
+            if !names_users && !table.has("who") {
+                let hint = "say `who = \"signed-in\"`, `groups = [..]` or such".to_owned();
+                table.problem(
+                    "who",
+                    "nothing says who may pass, so nobody may",
+                    Some(hint),
+                );
+            }
+            if rule.who == Who::Nobody && table.has("who") && self.report_only {
+                let message = "`nobody` can't be tried out: it would open what is closed";
+                table.problem("report_only", message, None);
+            }
+        }
+        for (deny, report_only) in denies(table, context, rule.who) {
+            let list = if report_only {
+                &mut self.tried
+            } else {
+                &mut rule.denies
+            };
+            list.push(deny);
+        }
+    }
+}
+
+/// Each with whether it is tried only.
+fn denies(table: &Table, context: &Context<'_>, who: Who) -> Vec<(Deny, bool)> {
     if !table.has("deny") {
         return Vec::new();
     }
@@ -361,14 +645,15 @@ fn denies(table: &Table, methods: &Methods, who: Who) -> Vec<Deny> {
     }
     tables
         .iter()
-        .map(|deny| self::deny(table, deny, methods, who))
+        .map(|deny| self::deny(table, deny, context, who))
         .collect()
 }
 
-fn deny(table: &Table, deny: &Table, methods: &Methods, who: Who) -> Deny {
+fn deny(table: &Table, deny: &Table, context: &Context<'_>, who: Who) -> (Deny, bool) {
     let found_before = deny.problems().count();
-    let mut conditions = user_conditions(deny, methods);
-    if who == Who::Public && !conditions.is_empty() {
+    let conditions = conditions(deny, context, 0);
+    let on_users = conditions.iter().any(|one| one.test.is_on_user());
+    if who == Who::Public && on_users {
         let hint = Some("say `who = \"signed-in\"`".to_owned());
         table.problem(
             "deny",
@@ -376,7 +661,6 @@ fn deny(table: &Table, deny: &Table, methods: &Methods, who: Who) -> Deny {
             hint,
         );
     }
-    conditions.extend(self::methods(deny));
     if conditions.is_empty() && deny.problems().count() == found_before {
         let hint = Some("`who = \"nobody\"` lets nobody pass".to_owned());
         table.problem(
@@ -385,14 +669,15 @@ fn deny(table: &Table, deny: &Table, methods: &Methods, who: Who) -> Deny {
             hint,
         );
     }
-    Deny {
+    let deny_only = Deny {
         place: deny.place(),
         conditions,
-    }
+    };
+    (deny_only, deny.boolean("report_only").unwrap_or(false))
 }
 
-/// The conditions on the user in a table, each with its line.
-fn user_conditions(table: &Table, methods: &Methods) -> Vec<Condition> {
+/// The conditions in a table, each with its line: those on the user first.
+fn conditions(table: &Table, context: &Context<'_>, depth: usize) -> Vec<Condition> {
     let name = |text: &str| match text {
         "" => Err("expected a name".to_owned()),
         name => Ok(name.into()),
@@ -408,41 +693,139 @@ fn user_conditions(table: &Table, methods: &Methods) -> Vec<Condition> {
         add("users", Test::User(names));
     }
     if let Some(names) = filled(table, "providers", |name| {
-        Ok((*named(name, methods)?.0).into())
+        Ok((*named(name, context.methods)?.0).into())
     }) {
         add("providers", Test::Provider(names));
     }
     if let Some(names) = filled(table, "groups", name) {
         add("groups", Test::Group(names));
     }
+    if let Some(addresses) = filled(table, "emails", EmailAddress::parse) {
+        add("emails", Test::Email(addresses));
+    }
     if let Some(domains) = filled(table, "email_domains", EmailDomain::parse) {
         add("email_domains", Test::EmailDomain(domains));
     }
-    if table.has("claims") {
-        let claims = table.free_lists("claims");
-        if claims.is_empty() {
+    for claim in claims(table) {
+        add("claims", claim);
+    }
+    if let Some(names) = filled(table, "client_certificates", Name::parse) {
+        add("client_certificates", Test::Certificate(names));
+    }
+    if let Some(networks) = filled(table, "networks", cidr::parse_network) {
+        add("networks", Test::Network(cidr::Set::new(networks)));
+    }
+    if let Some(paths) = paths(table, context) {
+        add("paths", Test::Path(paths));
+    }
+    if let Some(lists) = lists(table, "any", context, depth) {
+        add("any", Test::Any(lists));
+    }
+    if let Some(lists) = lists(table, "all", context, depth) {
+        add("all", Test::All(lists));
+    }
+    if table.has("not")
+        && let Some(inner) = table.table("not", CONDITION_KEYS)
+    {
+        add(
+            "not",
+            Test::Not(nested(&inner, table, "not", context, depth)),
+        );
+    }
+    all.extend(methods(table));
+    all
+}
+
+/// The tables of `any` or `all`.
+fn lists(
+    table: &Table,
+    key: &'static str,
+    context: &Context<'_>,
+    depth: usize,
+) -> Option<Vec<Vec<Condition>>> {
+    if !table.has(key) {
+        return None;
+    }
+    let found_before = table.problems().count();
+    let tables = table.tables(key, CONDITION_KEYS);
+    if tables.is_empty() && table.problems().count() == found_before {
+        empty(table, key);
+    }
+    let read = |inner: &Table| nested(inner, table, key, context, depth);
+    Some(tables.iter().map(read).collect())
+}
+
+fn nested(
+    inner: &Table,
+    outer: &Table,
+    key: &'static str,
+    context: &Context<'_>,
+    depth: usize,
+) -> Vec<Condition> {
+    let depth = depth.saturating_add(1);
+    if depth > MAX_DEPTH {
+        let message = format!("conditions stand more than {MAX_DEPTH} deep in each other");
+        outer.problem(key, message, Some("take some apart".to_owned()));
+        return Vec::new();
+    }
+    let found_before = outer.problems().count();
+    let all = conditions(inner, context, depth);
+    if all.is_empty() && outer.problems().count() == found_before {
+        let message = format!("a table in `{key}` states nothing");
+        let hint = "say what is to hold, such as `groups = [\"staff\"]`".to_owned();
+        outer.problem(key, message, Some(hint));
+    }
+    all
+}
+
+fn claims(table: &Table) -> Vec<Test> {
+    if !table.has("claims") {
+        return Vec::new();
+    }
+    let found_before = table.problems().count();
+    let claims = table.free_lists("claims");
+    if claims.is_empty() && table.problems().count() == found_before {
+        empty(table, "claims");
+    }
+    let mut all = Vec::new();
+    for (name, accepted) in claims {
+        if accepted.is_empty() {
             empty(table, "claims");
         }
-        for (name, accepted) in claims {
-            if accepted.is_empty() {
-                empty(table, "claims");
+        match ClaimName::parse(&name) {
+            Ok(name) => {
+                let accepted = accepted.into_iter().map(Into::into).collect();
+                all.push(Test::Claim(name, accepted));
             }
-            match ClaimName::parse(&name) {
-                Ok(name) => {
-                    let accepted = accepted.into_iter().map(Into::into).collect();
-                    add("claims", Test::Claim(name, accepted));
-                }
-                Err(expected) => {
-                    table.problem(
-                        "claims",
-                        format!("`{name}` can't be used: {expected}"),
-                        None,
-                    );
-                }
+            Err(expected) => {
+                let message = format!("`{name}` can't be used: {expected}");
+                table.problem("claims", message, None);
             }
         }
     }
     all
+}
+
+fn paths(table: &Table, context: &Context<'_>) -> Option<Paths> {
+    if !table.has("paths") {
+        return None;
+    }
+    let inner = table.table("paths", PATHS_KEYS)?;
+    let found_before = table.problems().count();
+    let path = |text: &str| Pattern::path(text, context.lifted);
+    let prefixes = inner.list("prefix", path).unwrap_or_default();
+    let exact = inner.list("exact", path).unwrap_or_default();
+    let prefixes = prefixes.into_iter().map(Pattern::Prefix);
+    let patterns: Vec<_> = prefixes
+        .chain(exact.into_iter().map(Pattern::Exact))
+        .collect();
+    if patterns.is_empty() && table.problems().count() == found_before {
+        empty(table, "paths");
+    }
+    Some(Paths {
+        patterns,
+        ignore_case: context.ignore_case,
+    })
 }
 
 fn methods(table: &Table) -> Option<Condition> {

@@ -3,7 +3,7 @@
 //! Both sides are canonical paths, so that what matches here is byte for byte what a backend gets.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use crate::pure::hex;
 use crate::pure::target::{Oddities, Target};
@@ -64,6 +64,15 @@ impl Pattern {
                     length: prefix.len(),
                 })
             }
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(path) => write!(f, "= {path}"),
+            Self::Prefix(path) => f.write_str(path),
         }
     }
 }

@@ -295,7 +295,7 @@ const EMAILS: Key = key(
     "emails",
     "list of addresses",
     "any",
-    "The user's verified e-mail address is one of these; only the case of its domain is ignored. An address with more than one `@` can't be read.",
+    "The user's verified e-mail address is one of these; only the case of its domain is ignored. With several sign-in methods, say `providers`, too. An address with more than one `@` can't be read.",
 );
 const EMAIL_DOMAINS: Key = key(
     "email_domains",
@@ -313,7 +313,7 @@ const CLIENT_CERTIFICATES: Key = key(
     "client_certificates",
     "list of names",
     "any",
-    "The client showed a certificate that an authority of the listener's `client_certificates` vouches for, and it has one of these names: `cn:alice` (the common name of its subject), `dns:host.example`, `email:alice@corp.example`, `uri:spiffe://corp.example/ci` (its alternative names), or the fingerprint `sha256:..`. A certificate with two common names, or with control characters in a name, has names that can't be read. It is no sign-in: `who` says whether that is needed besides.",
+    "The client showed a certificate that an authority of the listener's `client_certificates` vouches for, and it has one of these names: `cn:alice` (the common name of its subject), `subject:CN=alice,O=Corp` (all of it, as `openssl x509 -subject -nameopt RFC2253,-esc_msb` writes it), `dns:host.example`, `email:alice@corp.example`, `uri:spiffe://corp.example/ci` (its alternative names), or the fingerprint `sha256:..`. A certificate with two common names, or with control characters in a name, has names that can't be read. It is no sign-in: `who` says whether that is needed besides.",
 );
 const NETWORKS: Key = key(
     "networks",

@@ -1,4 +1,4 @@
-//! Whom a client's certificate names: the common name of its subject, and its alternative names.
+//! Whom a client's certificate names: its subject, the common name in it, and its alternative names.
 //!
 //! Reads nothing else, and decides nothing: whether a certificate is any good is for the TLS library.
 //! A name that two readers could read differently makes all names unreadable.
@@ -34,6 +34,8 @@ const URI: u8 = 0x86;
 pub enum Name {
     /// SHA-256 of the DER form, in lower-case hexadecimal.
     Fingerprint(Box<str>),
+    /// The whole subject, as RFC 4514 writes it.
+    Subject(Box<str>),
     /// The common name of the subject.
     Common(Box<str>),
     /// A DNS name.
@@ -61,6 +63,13 @@ impl Name {
         }
         match kind {
             "cn" => Ok(Self::Common(name.into())),
+            // Within a value the comma is escaped.
+            "subject" if name.replace("\\, ", "").contains(", ") || !name.contains('=') => Err(
+                "expected a subject without spaces between its parts, such as `CN=alice,O=Corp`: \
+                 what `openssl x509 -subject -nameopt RFC2253,-esc_msb` shows"
+                    .to_owned(),
+            ),
+            "subject" => Ok(Self::Subject(name.into())),
             "dns" if name.is_ascii() => Ok(Self::Dns(name.to_ascii_lowercase().into())),
             "email" if name.is_ascii() => Ok(Self::Email(email(name).ok_or_else(form)?)),
             "uri" if name.is_ascii() => Ok(Self::Uri(name.into())),
@@ -82,6 +91,7 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, name) = match self {
             Self::Fingerprint(digits) => ("sha256", digits),
+            Self::Subject(name) => ("subject", name),
             Self::Common(name) => ("cn", name),
             Self::Dns(name) => ("dns", name),
             Self::Email(name) => ("email", name),
@@ -109,7 +119,7 @@ pub fn names(certificate: &[u8]) -> Result<Vec<Name>, Malformed> {
     let (subject, rest) = element(rest, SEQUENCE)?;
     let (_key, rest) = element(rest, SEQUENCE)?;
     let mut names = Vec::new();
-    names.extend(common_name(subject)?);
+    names.extend(of_subject(subject)?);
     if !rest.is_empty() {
         // Unique identifiers, which nobody may issue (RFC 5280 §4.1.2.8), would stand before.
         let (extensions, &[]) = element(rest, EXTENSIONS)? else {
@@ -120,32 +130,122 @@ pub fn names(certificate: &[u8]) -> Result<Vec<Name>, Malformed> {
     Ok(names)
 }
 
-fn common_name(mut subject: &[u8]) -> Result<Option<Name>, Malformed> {
-    let mut found = None;
+/// The subject, unless it is empty, and the common name in it.
+fn of_subject(mut subject: &[u8]) -> Result<Vec<Name>, Malformed> {
+    let (mut parts, mut common) = (Vec::new(), None);
     while !subject.is_empty() {
         let (mut set, rest) = element(subject, SET)?;
         subject = rest;
+        let mut part = Vec::new();
         while !set.is_empty() {
             let (attribute, rest) = element(set, SEQUENCE)?;
             set = rest;
             let (kind, value) = element(attribute, OBJECT_IDENTIFIER)?;
-            if kind != COMMON_NAME {
-                continue;
+            let text = text(value)?;
+            if kind == COMMON_NAME {
+                let name = text.ok_or(Malformed)?;
+                if common.replace(Name::Common(name.into())).is_some() {
+                    return Err(Malformed);
+                }
             }
-            let text = [UTF8_STRING, PRINTABLE_STRING, IA5_STRING]
-                .into_iter()
-                .find(|tag| is_at(value, *tag))
-                .ok_or(Malformed)?;
-            let (name, &[]) = element(value, text)? else {
-                return Err(Malformed);
-            };
-            let name = Name::Common(utf8(name)?.into());
-            if found.replace(name).is_some() {
-                return Err(Malformed);
-            }
+            part.push(shown(kind, value, text)?);
+        }
+        part.reverse();
+        parts.push(part.join("+"));
+    }
+    // The last comes first (RFC 4514 §2.1), and so it does, by habit, of those in one place.
+    parts.reverse();
+    let whole = parts.join(",");
+    let mut names = Vec::new();
+    if !whole.is_empty() {
+        // Longer than a rule can be, it could be matched by none, nor by a `deny`.
+        if whole.len() > MAX_NAME_BYTES {
+            return Err(Malformed);
+        }
+        names.push(Name::Subject(whole.into()));
+    }
+    names.extend(common);
+    Ok(names)
+}
+
+/// The text of a value, when it is of a kind that all read alike.
+fn text(value: &[u8]) -> Result<Option<&str>, Malformed> {
+    let tags = [UTF8_STRING, PRINTABLE_STRING, IA5_STRING];
+    let Some(tag) = tags.into_iter().find(|tag| is_at(value, *tag)) else {
+        return Ok(None);
+    };
+    let (text, &[]) = element(value, tag)? else {
+        return Err(Malformed);
+    };
+    utf8(text).map(Some)
+}
+
+/// The attributes that have a name in RFC 4514 §3, and two that are as usual.
+const ATTRIBUTES: [(&[u8], &str); 11] = [
+    (COMMON_NAME, "CN"),
+    (&[0x55, 0x04, 0x07], "L"),
+    (&[0x55, 0x04, 0x08], "ST"),
+    (&[0x55, 0x04, 0x0a], "O"),
+    (&[0x55, 0x04, 0x0b], "OU"),
+    (&[0x55, 0x04, 0x06], "C"),
+    (&[0x55, 0x04, 0x09], "STREET"),
+    (
+        &[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 0x01, 0x19],
+        "DC",
+    ),
+    (
+        &[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 0x01, 0x01],
+        "UID",
+    ),
+    (&[0x55, 0x04, 0x05], "serialNumber"),
+    (
+        &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x01],
+        "emailAddress",
+    ),
+];
+
+fn shown(kind: &[u8], value: &[u8], text: Option<&str>) -> Result<String, Malformed> {
+    let known = ATTRIBUTES.iter().find(|(own, _)| *own == kind);
+    let (Some((_, name)), Some(text)) = (known, text) else {
+        // Its number and its bytes are what everybody can write it by (RFC 4514 §2.4).
+        let digits = value.iter().flat_map(|byte| hex::upper(*byte));
+        let digits: String = digits.map(char::from).collect();
+        return Ok(format!("{}=#{digits}", dotted(kind)?));
+    };
+    let mut shown = format!("{name}=");
+    for (at, c) in text.char_indices() {
+        let last = at.saturating_add(c.len_utf8()) == text.len();
+        let special = matches!(c, '"' | '+' | ',' | ';' | '<' | '>' | '\\')
+            || c == '#' && at == 0
+            || c == ' ' && (at == 0 || last);
+        if special {
+            shown.push('\\');
+        }
+        shown.push(c);
+    }
+    Ok(shown)
+}
+
+/// An object identifier in numbers (X.690 §8.19).
+fn dotted(kind: &[u8]) -> Result<String, Malformed> {
+    let (mut numbers, mut number) = (Vec::new(), 0_u64);
+    for byte in kind {
+        number = number.checked_mul(128).ok_or(Malformed)? | u64::from(byte & 0x7f);
+        if byte & 0x80 == 0 {
+            numbers.push(number);
+            number = 0;
         }
     }
-    Ok(found)
+    let (first, rest) = numbers.split_first().ok_or(Malformed)?;
+    if kind.last().is_none_or(|last| last & 0x80 != 0) {
+        return Err(Malformed);
+    }
+    // Two numbers share the first place.
+    let top = (first / 40).min(2);
+    let second = first.saturating_sub(top.saturating_mul(40));
+    let all = [top, second].into_iter().chain(rest.iter().copied());
+    let all: Vec<_> = all.map(|number| number.to_string()).collect();
+    Ok(all.join("."))
 }
 
 fn alternative_names(extensions: &[u8]) -> Result<Vec<Name>, Malformed> {
@@ -278,13 +378,14 @@ mod tests {
         assert_eq!(
             shown(names(&made(&["Alice Ä"], &alternative())).unwrap()),
             [
+                "subject:CN=Alice Ä,O=Corp",
                 "cn:Alice Ä",
                 "dns:host.example",
                 "email:Alice@corp.example",
                 "uri:spiffe://corp.example/ci"
             ]
         );
-        assert_eq!(shown(names(&made(&[], &[])).unwrap()), [""; 0]);
+        assert_eq!(shown(names(&made(&[], &[])).unwrap()), ["subject:O=Corp"]);
     }
 
     #[test]
@@ -298,20 +399,69 @@ mod tests {
         assert_eq!(names(&made(&[""], &[])), Err(Malformed));
     }
 
+    /// An element of less than 128 bytes.
+    fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+        [&[tag, u8::try_from(content.len()).unwrap()], content].concat()
+    }
+
+    fn attribute(kind: &[u8], tag: u8, text: &str) -> Vec<u8> {
+        let pair = [der(OBJECT_IDENTIFIER, kind), der(tag, text.as_bytes())];
+        der(SEQUENCE, &pair.concat())
+    }
+
+    #[track_caller]
+    fn reads(sets: &[&[Vec<u8>]], expected: Result<&[&str], Malformed>) {
+        let sets: Vec<_> = sets.iter().map(|set| der(SET, &set.concat())).collect();
+        let names = of_subject(&sets.concat()).map(shown);
+        let expected = expected.map(|names| names.iter().map(ToString::to_string).collect());
+        assert_eq!(names, expected);
+    }
+
     #[test]
     fn a_second_common_name_makes_all_unreadable() {
-        let one = [
-            &[SET, 12, SEQUENCE, 10, OBJECT_IDENTIFIER, 3][..],
-            COMMON_NAME,
-        ]
-        .concat();
-        let one = [&one[..], &[UTF8_STRING, 3], b"bob"].concat();
-        assert_eq!(common_name(&one), Ok(Some(Name::Common("bob".into()))));
-        assert_eq!(common_name(&[&one[..], &one[..]].concat()), Err(Malformed));
+        let bob = || attribute(COMMON_NAME, UTF8_STRING, "bob");
+        reads(&[&[bob()]], Ok(&["subject:CN=bob", "cn:bob"]));
+        reads(&[&[bob()], &[bob()]], Err(Malformed));
+        reads(&[&[bob(), bob()]], Err(Malformed));
         // T61String, which no two readers decode alike.
-        let mut odd = one;
-        odd[9] = 0x14;
-        assert_eq!(common_name(&odd), Err(Malformed));
+        reads(&[&[attribute(COMMON_NAME, 0x14, "bob")]], Err(Malformed));
+    }
+
+    /// As `openssl x509 -subject -nameopt RFC2253,-esc_msb` shows each of them.
+    #[test]
+    fn a_subject_is_written_in_one_way() {
+        let organisation: &[u8] = &[0x55, 0x04, 0x0a];
+        let of = |text: &str| attribute(organisation, PRINTABLE_STRING, text);
+        for (text, shown) in [
+            ("Corp, Inc", "subject:O=Corp\\, Inc"),
+            ("#1", "subject:O=\\#1"),
+            (" a b ", "subject:O=\\ a b\\ "),
+            ("a+b=c", "subject:O=a\\+b=c"),
+            ("\"<;>\\", "subject:O=\\\"\\<\\;\\>\\\\"),
+        ] {
+            reads(&[&[of(text)]], Ok(&[shown]));
+        }
+        let serial = attribute(&[0x55, 0x04, 0x05], PRINTABLE_STRING, "7");
+        let cn = attribute(COMMON_NAME, UTF8_STRING, "a");
+        reads(
+            &[&[of("Corp")], &[serial, cn]],
+            Ok(&["subject:CN=a+serialNumber=7,O=Corp", "cn:a"]),
+        );
+        // 1.2.840.113549.1 and 2.999: no name is known of these.
+        let unknown = attribute(&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01], IA5_STRING, "x");
+        reads(&[&[unknown]], Ok(&["subject:1.2.840.113549.1=#160178"]));
+        reads(
+            &[&[attribute(&[0x88, 0x37], UTF8_STRING, "x")]],
+            Ok(&["subject:2.999=#0C0178"]),
+        );
+        reads(
+            &[&[attribute(organisation, 0x1e, "\0x")]],
+            Ok(&["subject:2.5.4.10=#1E020078"]),
+        );
+        for kind in [&[][..], &[0x88], &[0xff; 12]] {
+            reads(&[&[attribute(kind, UTF8_STRING, "x")]], Err(Malformed));
+        }
+        reads(&[&[of("a\nb")]], Err(Malformed));
     }
 
     #[test]
@@ -344,6 +494,8 @@ mod tests {
         for bad in [
             "alice",
             "CN=alice",
+            "subject:alice",
+            "subject:CN=alice, O=Corp",
             "cn:",
             "dns:ü.example",
             "email:a@b@c",
@@ -369,7 +521,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_a_name_or_none(text in "(cn|dns|email|uri|sha256|x)?:?[ -~é]{0,20}") {
+        fn any_text_is_a_name_or_none(text in "(cn|subject|dns|email|uri|sha256|x)?:?[ -~é]{0,20}") {
             fuzzing::certificate(text.as_bytes());
         }
     }

@@ -41,7 +41,9 @@ impl ClientCertificate {
     pub fn with_names(names: Vec<Name>) -> Self {
         let fingerprint = names.iter().find_map(|name| match name {
             Name::Fingerprint(digits) => Some(digits.to_string()),
-            Name::Common(_) | Name::Dns(_) | Name::Email(_) | Name::Uri(_) => None,
+            Name::Subject(_) | Name::Common(_) | Name::Dns(_) | Name::Email(_) | Name::Uri(_) => {
+                None
+            }
         });
         Self {
             fingerprint: fingerprint.unwrap_or_default(),

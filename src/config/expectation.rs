@@ -158,8 +158,13 @@ fn outcome(text: &str) -> Result<String, String> {
 
 /// What a rule that is tried only can say.
 fn tried(text: &str) -> Result<String, String> {
+    let stale = access::Refused::Stale {
+        within: Duration::ZERO,
+        sign_in_page: false,
+    };
     match text {
         "nothing" => Ok(text.to_owned()),
+        text if text == stale.reason() => Ok(text.to_owned()),
         text if text.starts_with("access.") => outcome(text),
         _ => Err("expected a reason such as `access.denied`, or `nothing`".to_owned()),
     }

@@ -427,6 +427,24 @@ mod tests {
         reads(&[&[attribute(COMMON_NAME, 0x14, "bob")]], Err(Malformed));
     }
 
+    #[test]
+    fn alternative_names_are_one_list_in_ascii() {
+        let extension = |name: &str| {
+            let list = der(SEQUENCE, &der(URI, name.as_bytes()));
+            let kind = der(OBJECT_IDENTIFIER, ALTERNATIVE_NAMES);
+            der(SEQUENCE, &[kind, der(OCTET_STRING, &list)].concat())
+        };
+        let read = |extensions: &[Vec<u8>]| {
+            alternative_names(&der(SEQUENCE, &extensions.concat())).map(shown)
+        };
+        let one = || extension("urn:a");
+        assert_eq!(read(&[one()]), Ok(vec!["uri:urn:a".to_owned()]));
+        assert_eq!(read(&[one(), one()]), Err(Malformed));
+        assert_eq!(read(&[extension("urn:ä")]), Err(Malformed));
+        assert_eq!(read(&[extension("urn:\0a")]), Err(Malformed));
+        assert_eq!(read(&[extension("")]), Err(Malformed));
+    }
+
     /// As `openssl x509 -subject -nameopt RFC2253,-esc_msb` shows each of them.
     #[test]
     fn a_subject_is_written_in_one_way() {

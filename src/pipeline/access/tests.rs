@@ -565,6 +565,31 @@ fn a_rule_in_force_on_a_path_takes_the_place_of_one_that_is_tried() {
 }
 
 #[test]
+fn who_is_tried_signs_in_where_the_application_is_public() {
+    let (_, paths) = rules(
+        "access = \"public\"\n[[path]]\naccess = { groups = [\"staff\"], report_only = true }\n\
+         [[path]]\naccess = { who = \"public\", methods = [\"PUT\"], report_only = true }\n",
+    );
+    assert!(paths[0].needs_sign_in() && !paths[1].needs_sign_in());
+    assert_eq!(
+        refused(&paths[0], None, &Method::GET),
+        (1, Refused::SignedOut)
+    );
+    passes(&paths[0], 1);
+    assert_eq!(tried(&paths[0]), None);
+    assert_eq!(tried(&paths[1]), Some((5, "access.method")));
+}
+
+#[test]
+fn without_the_word_nothing_is_asked_twice() {
+    let (app, paths) = rules(
+        "[access]\ngroups = [\"staff\"]\ndeny = { users = [\"eve\"] }\n[[path]]\nmethods = [\"GET\"]\n\
+         [[path]]\naccess = { groups = [\"ops\"] }\nmethods = [\"GET\"]\n",
+    );
+    assert!(app.trial.is_none() && paths.iter().all(|path| path.trial.is_none()));
+}
+
+#[test]
 fn what_is_tried_never_lets_pass_what_is_refused_without_it() {
     let users = [
         None,

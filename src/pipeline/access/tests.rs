@@ -1,8 +1,13 @@
+use http::Method;
+
+use super::policy::MAX_DEPTH;
 use super::*;
 use crate::identity::provider::kinds;
+use crate::pure::certificate::Name;
 use crate::pure::connection::ClientCertificate;
 use crate::pure::identity::User;
-use crate::pure::table::Problems;
+use crate::pure::table::{Key, Problems, Table};
+use crate::pure::target::Oddities;
 
 const fn key(name: &'static str) -> Key {
     Key {

@@ -136,6 +136,7 @@ pub fn page(ctx: &Context<'_>, trouble: Trouble, to: &str) -> Response<Bytes> {
             detail: trouble.sentence(),
             sign_in: Some(SIGN_IN),
             retry_after,
+            missing: &[],
             request_id: ctx.request_id,
         };
         problem::respond(ctx, status, &problem)

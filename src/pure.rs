@@ -25,6 +25,8 @@ pub mod identity;
 pub mod seal;
 pub mod json;
 pub mod session;
+pub mod rotation;
+pub mod assertion;
 pub mod jwk;
 pub mod jwt;
 pub mod csrf;

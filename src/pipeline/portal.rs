@@ -6,6 +6,7 @@
 //! | POST `/.portcullis/sign-in` with the right password | a new session, and on to where the person was going |
 //! | the same with a wrong one | the form again, saying so; slower each time |
 //! | POST `/.portcullis/sign-out` from this site | the session and our cookies end; the signed-out page |
+//! | GET `/.portcullis/jwks.json` | the keys that verify assertions; where none are made, 404 `portal.no_page` |
 //! | the application has no sign-in page, or the path is none of ours | 404 `portal.no_page` |
 //! | the same without the cookie of the form, with another's token, or too late | a new form, saying so; which of them is in the log (`pure::csrf`) |
 //! | another site's form | 403 `portal.cross_site` |
@@ -24,12 +25,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ORIGIN, SET_COOKIE, USER_AGENT};
-use http::{HeaderName, HeaderValue, Method, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ORIGIN, SET_COOKIE, USER_AGENT};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use crate::body::{self, Body};
 use crate::caller::Caller;
 use crate::identity::{AtSignIn, Failure, Identity};
+use crate::keys::Signer;
 use crate::pages::sign_in::SignInError;
 use crate::pages::{self, Asked, Context};
 use crate::pure::connection::Connection;
@@ -57,6 +59,8 @@ pub enum Page {
     SignIn,
     /// `/.portcullis/sign-out`
     SignOut,
+    /// `/.portcullis/jwks.json`
+    KeySet,
     /// Anything else below the prefix.
     None,
 }
@@ -69,6 +73,7 @@ pub fn page(head: &Head) -> Option<Page> {
     start.eq_ignore_ascii_case(PREFIX).then_some(match rest {
         "sign-in" => Page::SignIn,
         "sign-out" => Page::SignOut,
+        "jwks.json" => Page::KeySet,
         _ => Page::None,
     })
 }
@@ -132,6 +137,7 @@ pub async fn serve(
     page: Page,
     has_sign_in_page: bool,
     identity: &Identity,
+    signer: &Signer,
     permit: Permit,
     caller: Caller<'_>,
     head: Head,
@@ -157,7 +163,8 @@ pub async fn serve(
             pages::signed_out::confirm(&visit.context(seen))
         }
         (Page::SignOut, &Method::POST) => visit.sign_out(seen).await?,
-        (Page::SignIn | Page::SignOut, _) => return Err(Refused::Method.into()),
+        (Page::KeySet, &(Method::GET | Method::HEAD)) => visit.key_set(signer, seen)?,
+        (Page::SignIn | Page::SignOut | Page::KeySet, _) => return Err(Refused::Method.into()),
     };
     Ok(Passed {
         response: response.into(),
@@ -315,6 +322,18 @@ impl Visit<'_> {
                 self.form(&to, name, Some(error), seen)
             }
         }
+    }
+
+    /// Public keys, for anybody who may knock: what they verify is no secret of theirs.
+    fn key_set(&self, signer: &Signer, seen: &Record) -> Result<Response<Bytes>, Refused> {
+        let keys = signer.keys().ok_or(Refused::NoPage)?;
+        let kind = HeaderValue::from_static("application/jwk-set+json");
+        let set = keys.key_set();
+        let mut response = pages::answer(&self.context(seen), StatusCode::OK, kind, set);
+        // Far shorter than a key is published before it signs.
+        let hour = HeaderValue::from_static("public, max-age=3600");
+        response.headers_mut().insert(CACHE_CONTROL, hour);
+        Ok(response)
     }
 
     async fn sign_out(&self, seen: &Record) -> Result<Response<Bytes>, Refused> {

@@ -9,6 +9,7 @@ mod frames;
 mod streams;
 
 mod advisories;
+mod assertion;
 mod backends;
 mod credentials;
 mod http2;

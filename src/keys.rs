@@ -93,6 +93,13 @@ impl SigningKey {
             EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| NoRandom)?;
         Self::new(pair, made).ok_or(NoRandom)
     }
+
+    fn sign(&self, statement: &Statement<'_>, id: &str) -> Result<String, Unsigned> {
+        let message = statement.to_sign(id).map_err(Unsigned::Unstated)?;
+        let signature = self.pair.sign(&SystemRandom::new(), message.as_bytes());
+        let signature = signature.map_err(|_| Unsigned::NoKey)?;
+        Ok(assertion::signed(message, signature.as_ref()))
+    }
 }
 
 /// The keys that sign assertions, or did, or will: the oldest first, and at least one.
@@ -198,13 +205,23 @@ impl SigningKeys {
     /// # Errors
     /// Why it can't be stated or signed.
     pub fn sign(&self, statement: &Statement<'_>) -> Result<String, Unsigned> {
-        let turn = rotation::signer(&self.made(), statement.now);
-        let key = turn.and_then(|turn| self.0.get(turn));
-        let key = key.ok_or(Unsigned::NoKey)?;
-        let message = statement.to_sign(&key.id).map_err(Unsigned::Unstated)?;
-        let signature = key.pair.sign(&SystemRandom::new(), message.as_bytes());
-        let signature = signature.map_err(|_| Unsigned::NoKey)?;
-        Ok(assertion::signed(message, signature.as_ref()))
+        let key = self.turn_at(statement.now).ok_or(Unsigned::NoKey)?;
+        key.sign(statement, &key.id)
+    }
+
+    /// A forgery: signed by a key that nobody knows, under the id of the one whose turn it is.
+    ///
+    /// # Errors
+    /// Why it can't be stated or signed.
+    pub fn forge(&self, statement: &Statement<'_>) -> Result<String, Unsigned> {
+        let key = self.turn_at(statement.now).ok_or(Unsigned::NoKey)?;
+        let other = SigningKey::generate(statement.now).map_err(|_| Unsigned::NoKey)?;
+        other.sign(statement, &key.id)
+    }
+
+    fn turn_at(&self, now: Seconds) -> Option<&SigningKey> {
+        let turn = rotation::signer(&self.made(), now);
+        turn.and_then(|turn| self.0.get(turn)).map(|key| &**key)
     }
 
     /// The public halves, for whoever verifies.

@@ -90,7 +90,7 @@ impl Keeper {
         self.every_s.store(every.as_secs(), Ordering::Relaxed);
         if self.signer.keys().is_none() {
             let keys = match self.read()? {
-                Some(text) => SigningKeys::read(&text).map_err(Error::Keys)?,
+                Some(keys) => keys,
                 None => self.keep(SigningKeys::generate(now)?)?,
             };
             self.signer.replace(keys);
@@ -114,7 +114,11 @@ impl Keeper {
         Ok(true)
     }
 
-    fn read(&self) -> Result<Option<Zeroizing<String>>, Error> {
+    /// The keys in the file; none where there is no file.
+    ///
+    /// # Errors
+    /// Why it can't be read.
+    pub fn read(&self) -> Result<Option<SigningKeys>, Error> {
         let file = match File::open(&self.file) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -125,7 +129,7 @@ impl Keeper {
         let most = usize::try_from(MOST_BYTES).unwrap_or_default();
         let mut text = Zeroizing::new(String::with_capacity(most));
         file.take(MOST_BYTES).read_to_string(&mut text)?;
-        Ok(Some(text))
+        SigningKeys::read(&text).map(Some).map_err(Error::Keys)
     }
 
     fn keep(&self, keys: SigningKeys) -> Result<SigningKeys, Error> {

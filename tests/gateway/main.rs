@@ -18,6 +18,7 @@ mod log;
 mod network;
 mod operation;
 mod pass_through;
+mod probe;
 mod response;
 mod sessions;
 mod tunnels;

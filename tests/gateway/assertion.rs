@@ -167,6 +167,24 @@ fn each_assertion_is_for_one_request() {
 }
 
 #[test]
+fn a_websocket_is_opened_with_an_assertion() {
+    let backend = Backend::ok();
+    let gate = open(&backend, SIGNED);
+    let session = sign_in(gate.address(), "ada");
+    let fields = format!(
+        "Cookie: {session}\r\nOrigin: http://app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    );
+    get(gate.address(), "/live", &fields);
+    assert!(backend.received().contains("upgrade: websocket"));
+    let claims = last(&gate, &backend);
+    assert_eq!(
+        (&claims["htm"], &claims["path"]),
+        (&json!("GET"), &json!("/live"))
+    );
+}
+
+#[test]
 fn a_clients_assertion_never_reaches_the_backend_in_any_spelling() {
     let backend = Backend::ok();
     let rest = format!("{SIGNED}[[path]]\nprefix = \"/public\"\naccess = \"public\"\n");

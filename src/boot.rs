@@ -2,6 +2,7 @@
 
 pub mod first_run;
 pub mod watch;
+pub mod signing;
 pub mod run;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +16,10 @@ use crate::identity::provider::Provider;
 use crate::identity::{Identity, Shared};
 use crate::pipeline::Gate;
 use crate::pipeline::rate::Cells;
+use crate::pipeline::request_headers::Assertion;
 use crate::pure::table::{Problem, Problems};
+
+use signing::Keeper;
 
 /// Bytes of a configuration file.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
@@ -181,6 +185,7 @@ pub fn gate(
     loaded: Loaded,
     shared: &Arc<Shared>,
     rates: &Arc<Cells>,
+    signing: &Keeper,
     directory: &Path,
     problems: &Problems,
 ) -> Option<Gate> {
@@ -188,11 +193,26 @@ pub fn gate(
         config, accounts, ..
     } = loaded;
     let identity = Identity::new(shared, accounts, &config.providers, directory, problems)?;
+    let asks = config.routes.apps().iter().any(|app| {
+        let paths = app.paths.iter().map(|(_, rules)| rules);
+        let mut all = paths.chain([&app.rules]);
+        all.any(|rules| rules.request_headers.identity.assertion)
+    });
+    let settings = &config.gateway.assertion;
+    if asks && let Err(error) = signing.ensure(settings.rotate, now()) {
+        let message = format!("assertions can't be signed: `{}`: {error}", signing.file());
+        problems.about_file(config::gateway::FILE, message, None);
+        return None;
+    }
     Some(Gate {
         routes: config.routes,
         identity: Arc::new(identity),
         rates: Arc::clone(rates),
         reserved: Arc::new(config.reserved),
+        assertion: Assertion {
+            issuer: settings.issuer.as_deref().map(Arc::from),
+            signer: Arc::clone(signing.signer()),
+        },
     })
 }
 

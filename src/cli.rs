@@ -2,6 +2,7 @@
 
 pub mod users;
 pub mod explain;
+pub mod probe;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -36,6 +37,8 @@ enum Command {
     Check,
     /// Show what the rules say to a request, stage by stage.
     Explain(explain::Arguments),
+    /// Attack an application's own backends, as somebody would who speaks to them around the gate.
+    Probe(probe::Arguments),
     /// Hold the policies to the expectations in `policies/tests/`.
     Test,
     /// Hash a password read from standard input, for an accounts file.
@@ -96,6 +99,10 @@ pub fn main() -> ExitCode {
         },
         Command::Explain(arguments) => match boot::load(&config) {
             Ok(loaded) => explain::explain(&arguments, &loaded),
+            Err(problems) => show(&problems),
+        },
+        Command::Probe(arguments) => match boot::load(&config) {
+            Ok(loaded) => probe::probe(&config, &arguments, &loaded),
             Err(problems) => show(&problems),
         },
         Command::HashPassword => users::hash_password(),

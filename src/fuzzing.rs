@@ -28,6 +28,7 @@ pub use crate::pure::jwk::fuzzing::jwks;
 pub use crate::pure::jwt::fuzzing::jwt;
 pub use crate::pure::proxy_protocol::fuzzing::proxy_protocol;
 pub use crate::pure::return_to::fuzzing::return_to;
+pub use crate::pure::rotation::fuzzing::signing_keys;
 pub use crate::pure::seal::fuzzing::envelope;
 pub use crate::pure::session::fuzzing::session_record;
 pub use crate::pure::table::fuzzing::table;

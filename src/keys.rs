@@ -2,10 +2,18 @@
 //!
 //! What needs a key asks here; nothing here can be printed, copied or compared.
 
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use zeroize::Zeroizing;
 
+use crate::pure::assertion::{self, PublicKey, Statement, Unstated};
+use crate::pure::rotation::{self, BadLine, Plan};
 use crate::pure::seal::Mac;
+use crate::pure::session::Seconds;
 
 /// The operating system gave no random bytes; nothing that needs them may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +68,194 @@ impl Keys {
     }
 }
 
+/// A pair whose private half signs assertions.
+struct SigningKey {
+    pair: EcdsaKeyPair,
+    public: PublicKey,
+    id: String,
+    made: Seconds,
+}
+
+impl SigningKey {
+    fn new(pair: EcdsaKeyPair, made: Seconds) -> Option<Self> {
+        let public = PublicKey::at(pair.public_key().as_ref())?;
+        let id = public.id();
+        Some(Self {
+            pair,
+            public,
+            id,
+            made,
+        })
+    }
+
+    fn generate(made: Seconds) -> Result<Self, NoRandom> {
+        let pair =
+            EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| NoRandom)?;
+        Self::new(pair, made).ok_or(NoRandom)
+    }
+
+    fn sign(&self, statement: &Statement<'_>, id: &str) -> Result<String, Unsigned> {
+        let message = statement.to_sign(id).map_err(Unsigned::Unstated)?;
+        let signature = self.pair.sign(&SystemRandom::new(), message.as_bytes());
+        let signature = signature.map_err(|_| Unsigned::NoKey)?;
+        Ok(assertion::signed(message, signature.as_ref()))
+    }
+}
+
+/// The keys that sign assertions, or did, or will: the oldest first, and at least one.
+pub struct SigningKeys(Vec<Arc<SigningKey>>);
+
+/// Why a file holds no signing keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadKeys {
+    /// A line that is none of ours.
+    Line(usize),
+    /// A pair that is none on P-256.
+    Pair(usize),
+    /// There is none in it.
+    None,
+}
+
+impl std::fmt::Display for BadKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Line(number) => write!(f, "line {number} is not as the gate writes it"),
+            Self::Pair(number) => write!(f, "line {number} has no P-256 key"),
+            Self::None => f.write_str("there is no key in it"),
+        }
+    }
+}
+
+impl std::error::Error for BadKeys {}
+
+/// Why nothing is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsigned {
+    /// It can't be stated.
+    Unstated(Unstated),
+    /// There is no key, or signing failed.
+    NoKey,
+}
+
+impl SigningKeys {
+    /// The keys of a file.
+    ///
+    /// # Errors
+    /// Why there are none that can be used; not one of them is passed over.
+    pub fn read(text: &str) -> Result<Self, BadKeys> {
+        let stored = rotation::read(text).map_err(|BadLine(number)| BadKeys::Line(number))?;
+        if stored.is_empty() {
+            return Err(BadKeys::None);
+        }
+        let keys = stored.iter().zip(1..).map(|(key, number)| {
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key.pkcs8)
+                .ok()
+                .and_then(|pair| SigningKey::new(pair, key.made))
+                .map(Arc::new)
+                .ok_or(BadKeys::Pair(number))
+        });
+        keys.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The file of these keys.
+    ///
+    /// # Errors
+    /// [`NoRandom`] if the library can't write one.
+    pub fn write(&self) -> Result<Zeroizing<String>, NoRandom> {
+        let pairs = self.0.iter().map(|key| {
+            let pair = key.pair.to_pkcs8v1().map_err(|_| NoRandom)?;
+            Ok((key.made, pair))
+        });
+        let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
+        Ok(rotation::write(
+            pairs.iter().map(|(made, pair)| (*made, pair.as_ref())),
+        ))
+    }
+
+    /// One new key.
+    ///
+    /// # Errors
+    /// [`NoRandom`] if the operating system gives no random bytes.
+    pub fn generate(now: SystemTime) -> Result<Self, NoRandom> {
+        Ok(Self(vec![Arc::new(SigningKey::generate(Seconds::of(
+            now,
+        ))?)]))
+    }
+
+    /// The keys that there are to be at `now`, where each signs for as long as `every`; none if
+    /// these are they.
+    ///
+    /// # Errors
+    /// [`NoRandom`] if the operating system gives no random bytes.
+    pub fn rotated(&self, now: SystemTime, every: Duration) -> Result<Option<Self>, NoRandom> {
+        let now = Seconds::of(now);
+        let Plan { drop, make } = rotation::plan(&self.made(), now, every);
+        if drop == 0 && !make {
+            return Ok(None);
+        }
+        let mut keys: Vec<_> = self.0.iter().skip(drop).map(Arc::clone).collect();
+        if make {
+            keys.push(Arc::new(SigningKey::generate(now)?));
+        }
+        Ok(Some(Self(keys)))
+    }
+
+    /// Signs a statement with the key whose turn it is.
+    ///
+    /// # Errors
+    /// Why it can't be stated or signed.
+    pub fn sign(&self, statement: &Statement<'_>) -> Result<String, Unsigned> {
+        let key = self.turn_at(statement.now).ok_or(Unsigned::NoKey)?;
+        key.sign(statement, &key.id)
+    }
+
+    /// A forgery: signed by a key that nobody knows, under the id of the one whose turn it is.
+    ///
+    /// # Errors
+    /// Why it can't be stated or signed.
+    pub fn forge(&self, statement: &Statement<'_>) -> Result<String, Unsigned> {
+        let key = self.turn_at(statement.now).ok_or(Unsigned::NoKey)?;
+        let other = SigningKey::generate(statement.now).map_err(|_| Unsigned::NoKey)?;
+        other.sign(statement, &key.id)
+    }
+
+    fn turn_at(&self, now: Seconds) -> Option<&SigningKey> {
+        let turn = rotation::signer(&self.made(), now);
+        turn.and_then(|turn| self.0.get(turn)).map(|key| &**key)
+    }
+
+    /// The public halves, for whoever verifies.
+    pub fn key_set(&self) -> String {
+        assertion::key_set(self.0.iter().map(|key| &key.public))
+    }
+
+    fn made(&self) -> Vec<Seconds> {
+        self.0.iter().map(|key| key.made).collect()
+    }
+}
+
+/// The signing keys in force; none until a policy asks for assertions.
+#[derive(Default)]
+pub struct Signer(ArcSwapOption<SigningKeys>);
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signer").finish_non_exhaustive()
+    }
+}
+
+impl Signer {
+    /// The keys.
+    pub fn keys(&self) -> Option<Arc<SigningKeys>> {
+        self.0.load_full()
+    }
+
+    /// Puts other keys in force.
+    pub fn replace(&self, keys: SigningKeys) {
+        self.0.store(Some(Arc::new(keys)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +277,87 @@ mod tests {
     fn keys_differ_from_each_other() {
         let keys = Keys::generate().unwrap();
         assert_ne!(keys.csrf().tag(&[b"x"]), keys.credentials().tag(&[b"x"]));
+    }
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    const BEGIN: SystemTime = SystemTime::UNIX_EPOCH;
+
+    #[test]
+    fn signing_keys_survive_their_file() {
+        let keys = SigningKeys::generate(BEGIN + 5 * DAY).unwrap();
+        let keys = keys.rotated(BEGIN + 40 * DAY, 30 * DAY).unwrap().unwrap();
+        let text = keys.write().unwrap();
+        assert_eq!(text.lines().count(), 2);
+        let again = SigningKeys::read(&text).unwrap();
+        assert_eq!(again.key_set(), keys.key_set());
+        assert_eq!(again.made(), keys.made());
+        assert_eq!(*again.write().unwrap(), *text);
+    }
+
+    #[test]
+    fn rotation_publishes_then_signs_then_forgets() {
+        let month = 30 * DAY;
+        let first = SigningKeys::generate(BEGIN).unwrap();
+        assert!(first.rotated(BEGIN + 29 * DAY, month).unwrap().is_none());
+        let both = first.rotated(BEGIN + month, month).unwrap().unwrap();
+        assert_eq!(both.0.len(), 2);
+        assert!(both.rotated(BEGIN + 31 * DAY, month).unwrap().is_none());
+        let last = both.rotated(BEGIN + 32 * DAY, month).unwrap().unwrap();
+        assert_eq!(last.0.len(), 1);
+        assert!(both.key_set().contains(&last.0[0].id));
+        assert!(!last.key_set().contains(&first.0[0].id));
+    }
+
+    #[test]
+    fn a_file_with_a_bad_key_has_no_good_ones() {
+        let good = SigningKeys::generate(BEGIN).unwrap().write().unwrap();
+        let bad = |text: String| SigningKeys::read(&text).err();
+        assert_eq!(bad(format!("{}1 AAAA\n", *good)), Some(BadKeys::Pair(2)));
+        assert_eq!(bad(format!("{}\n", *good)), Some(BadKeys::Line(2)));
+        assert_eq!(bad(String::new()), Some(BadKeys::None));
+    }
+
+    #[test]
+    fn the_published_key_verifies_what_was_signed_and_no_other_does() {
+        use crate::pure::identity::User;
+        use crate::pure::jwk::{Algorithm, KeySet};
+        let user = User {
+            name: "bob".into(),
+            provider: "corp".into(),
+            email: None,
+            groups: Vec::new(),
+            claims: Arc::default(),
+            signed_in_at: BEGIN,
+        };
+        let statement = Statement {
+            issuer: "https://wiki.test",
+            audience: "wiki",
+            user: &user,
+            email: true,
+            groups: true,
+            method: "GET",
+            host: "wiki.test",
+            path: "/",
+            query: None,
+            now: Seconds(0),
+            id: [0; 16],
+        };
+        let keys = SigningKeys::generate(BEGIN).unwrap();
+        let token = keys.sign(&statement).unwrap();
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        let verifies = |keys: &SigningKeys, id: Option<&str>, message: &str| {
+            let set = KeySet::parse(keys.key_set().as_bytes()).unwrap();
+            let key = set.find(Algorithm::Es256, id).unwrap();
+            key.verifies(Algorithm::Es256, message.as_bytes(), signature)
+        };
+        assert!(verifies(&keys, Some(&keys.0[0].id), message));
+        assert!(!verifies(&keys, None, &message[1..]));
+        assert!(!verifies(
+            &SigningKeys::generate(BEGIN).unwrap(),
+            None,
+            message
+        ));
+        // As long as was reckoned with.
+        assert_eq!(signature.len(), 86);
     }
 }

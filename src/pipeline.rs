@@ -67,6 +67,8 @@ pub struct Gate {
     pub rates: Arc<rate::Cells>,
     /// What only the gateway may say, on any route.
     pub reserved: Arc<request_headers::ReservedNames>,
+    /// What backends are told, signed.
+    pub assertion: request_headers::Assertion,
 }
 
 impl Gate {
@@ -108,12 +110,12 @@ pub async fn handle(
     let permit   = rate::admit(&rules.rate, &gate.rates, client, now.uptime)?;                               seen.passed(RATE, clock());
     if let Some(page) = portal::page(&head) {
         let methods = portal::Methods::of(at.all_rules().map(|rules| &rules.sign_in));
-        return Box::pin(portal::serve(page, methods, &gate.identity, permit, caller, &head, body, now.wall, seen)).await;
+        return Box::pin(portal::serve(page, methods, &gate.identity, &gate.assertion.signer, permit, caller, &head, body, now.wall, seen)).await;
     }
     let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await?;  seen.passed(SIGN_IN, clock());
     let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;
     let grant    = access::decide(&rules.access, conn, &head, paced, now.wall, seen)?;                       seen.passed(ACCESS, clock());
-    let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, conn, grant, head, body, seen)?;
+    let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, &gate.assertion, conn, grant, head, body, seen)?;
     let early    = response_headers::early(&rules.response_headers, &gate.reserved, conn, outbound.authority().to_owned(), early);
     let inbound  = forward::send(&rules.backends, pools, outbound, &early, seen).await?;                     seen.passed(FORWARD, clock());
     Ok(response_headers::clean(&rules.response_headers, &gate.reserved, conn, asked, at.contact(), inbound, seen))

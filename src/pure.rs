@@ -28,6 +28,8 @@ pub mod identity;
 pub mod seal;
 pub mod json;
 pub mod session;
+pub mod rotation;
+pub mod assertion;
 pub mod jwk;
 pub mod jwt;
 pub mod id_token;

@@ -39,6 +39,7 @@ use crate::pure::session::Lifetimes;
 use crate::pure::table::{Problem, Problems};
 use crate::session::Sessions;
 
+use super::signing::Keeper;
 use super::watch::Watch;
 use super::{certificates, clock, first_run, gate, load, now};
 
@@ -81,6 +82,7 @@ struct Running {
     gate: Arc<ArcSwap<Gate>>,
     shared: Arc<Shared>,
     rates: Arc<Cells>,
+    signing: Arc<Keeper>,
     certificates: Arc<Store>,
     metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
@@ -132,6 +134,7 @@ fn run_logged(
         Shared::new(sessions, cores).map_err(|_| start("no random bytes from the system"))?,
     );
     let rates = Arc::new(Cells::new());
+    let signing = Arc::new(Keeper::new(directory.join(&gateway.assertion.file)));
     let tls = gateway.listeners.iter().any(|listener| listener.tls);
     let store = Arc::new(if tls {
         let certificates = certificates(&gateway.tls, directory);
@@ -150,7 +153,7 @@ fn run_logged(
     let hsts = hsts(&gateway.tls);
     let watched = loaded.files.clone();
     let problems = Problems::default();
-    let Some(first) = gate(loaded, &shared, &rates, directory, &problems) else {
+    let Some(first) = gate(loaded, &shared, &rates, &signing, directory, &problems) else {
         return Err(Error::Problems(problems.into_sorted()));
     };
     let writer = Writer::start("access-log", std::io::stdout())
@@ -165,6 +168,7 @@ fn run_logged(
         gate: Arc::new(ArcSwap::from_pointee(first)),
         shared,
         rates,
+        signing,
         certificates: store,
         metrics: Arc::clone(&metrics),
         ready: Arc::default(),
@@ -626,10 +630,22 @@ async fn controlling(site: &Arc<Running>, mut signals: Signals, mut files: Optio
                 if let Err(error) = site.shared.sessions().prune(now()).await {
                     tracing::warn!(%error, "old sessions can't be removed");
                 }
+                rotate(&site.signing).await;
             }
         }
     }
     tracing::info!("stopping: requests under way may end");
+}
+
+/// Gives the keys of assertions their turns.
+async fn rotate(signing: &Arc<Keeper>) {
+    let keeper = Arc::clone(signing);
+    match tokio::task::spawn_blocking(move || keeper.rotate(now())).await {
+        Ok(Ok(false)) => {}
+        Ok(Ok(true)) => tracing::info!("the keys of assertions were rotated"),
+        Ok(Err(error)) => tracing::warn!(%error, "the keys of assertions can't be rotated"),
+        Err(_) => tracing::warn!("the rotation of the keys of assertions broke off"),
+    }
 }
 
 /// Reads everything anew. What is in force stays unless all of it can be used.
@@ -654,6 +670,7 @@ async fn reload(site: &Arc<Running>, files: &mut Option<Watch>) {
             loaded,
             &reloading.shared,
             &reloading.rates,
+            &reloading.signing,
             &reloading.directory,
             &problems,
         ) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::pure::cidr::{self, IpNetwork};
 use crate::pure::secret;
 use crate::pure::table::{Key, Problems, Table};
-use crate::pure::unit;
+use crate::pure::{rotation, unit};
 
 /// The file's name, below the configuration's directory.
 pub const FILE: &str = "portcullis.toml";
@@ -24,6 +24,8 @@ pub struct Gateway {
     pub accounts: PathBuf,
     /// Sessions of browsers.
     pub session: Session,
+    /// Signed identity.
+    pub assertion: Assertion,
     /// Bounds on clients.
     pub limits: Limits,
     /// What is written where.
@@ -78,6 +80,17 @@ pub struct Session {
     pub absolute: Duration,
     /// From the last request to the end.
     pub idle: Duration,
+}
+
+/// `[assertion]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assertion {
+    /// `iss`; where it is not set, the origin that was asked for.
+    pub issuer: Option<String>,
+    /// How long each key signs.
+    pub rotate: Duration,
+    /// The keys.
+    pub file: PathBuf,
 }
 
 /// `[limits]`.
@@ -194,6 +207,12 @@ pub const KEYS: &[Key] = &[
         "Sign-in methods besides the built-in `local` and `basic`.",
     ),
     key("session", "table", "", "Sessions of signed-in browsers."),
+    key(
+        "assertion",
+        "table",
+        "",
+        "Signed statements of who asks, for the policies that ask for them.",
+    ),
     key("limits", "table", "", "Bounds on what clients may do."),
     key(
         "headers",
@@ -329,6 +348,28 @@ pub const SESSION: &[Key] = &[
     ),
 ];
 
+/// `[assertion]`.
+pub const ASSERTION: &[Key] = &[
+    key(
+        "issuer",
+        "text",
+        "`https://` and the host asked for",
+        "The claim `iss`. What it means to verify stands in [`assertion.md`](assertion.md).",
+    ),
+    key(
+        "rotate",
+        "duration",
+        "30d",
+        "How long a key signs, from two days. The next one is published a day before it signs, the last one for a day after.",
+    ),
+    key(
+        "file",
+        "file",
+        "state/assertion.keys",
+        "The keys, made when a policy first asks for assertions. Another name counts from the next start.",
+    ),
+];
+
 /// `[limits]`.
 pub const LIMITS: &[Key] = &[
     key(
@@ -460,6 +501,7 @@ impl Gateway {
                 .and_then(|table| table.value("file", path))
                 .unwrap_or_else(|| "state/users.toml".into()),
             session: session(table.table("session", SESSION).as_ref()),
+            assertion: assertion(table.table("assertion", ASSERTION).as_ref()),
             limits: limits(table.table("limits", LIMITS).as_ref()),
             log: log(table.table("log", LOG).as_ref()),
             admin,
@@ -612,6 +654,29 @@ fn session(table: Option<&Table>) -> Session {
             .unwrap_or_else(|| "state/sessions.redb".into()),
         absolute,
         idle,
+    }
+}
+
+fn assertion(table: Option<&Table>) -> Assertion {
+    let issuer = |text: &str| {
+        let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let expected = "expected a name such as `https://gate.example.com`, of visible ASCII";
+        plain
+            .then(|| text.to_owned())
+            .ok_or_else(|| expected.to_owned())
+    };
+    let rotate = |text: &str| match unit::duration(text) {
+        Ok(every) if every < rotation::SHORTEST => Err("expected two days or more".to_owned()),
+        parsed => parsed,
+    };
+    Assertion {
+        issuer: table.and_then(|table| table.value("issuer", issuer)),
+        rotate: table
+            .and_then(|table| table.value("rotate", rotate))
+            .unwrap_or(Duration::from_secs(30 * 24 * 60 * 60)),
+        file: table
+            .and_then(|table| table.value("file", path))
+            .unwrap_or_else(|| "state/assertion.keys".into()),
     }
 }
 

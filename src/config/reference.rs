@@ -164,6 +164,14 @@ idle = "30m"
 "#,
     },
     Section {
+        heading: "[assertion]",
+        keys: gateway::ASSERTION,
+        example: r#"[assertion]
+issuer = "https://gate.example.com"
+rotate = "14d"
+"#,
+    },
+    Section {
         heading: "[limits]",
         keys: gateway::LIMITS,
         example: r#"[limits]

@@ -210,6 +210,7 @@ impl World {
             identity: Arc::new(identity),
             rates: Arc::new(rate::Cells::new()),
             reserved: Arc::new(config.reserved),
+            assertion: Default::default(),
         };
         let bad_line = Arc::<Mutex<Option<String>>>::default();
         let writer = Writer::start("log", LogCheck(Arc::clone(&bad_line))).expect("a thread");

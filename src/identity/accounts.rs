@@ -381,7 +381,7 @@ pub fn edit<T>(path: &Path, change: impl FnOnce(&mut Accounts) -> T) -> Result<T
 }
 
 /// Writes a file beside, makes sure that it is on the disk, and puts it in place at once.
-fn replace(path: &Path, new: &Path, text: &str) -> std::io::Result<()> {
+pub(crate) fn replace(path: &Path, new: &Path, text: &str) -> std::io::Result<()> {
     let mut file = private(new, true)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;

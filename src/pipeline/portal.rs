@@ -11,6 +11,7 @@
 //! | POST `/.portcullis/sign-in` with the right password | a new session, and on to where the person was going |
 //! | the same with a wrong one | the form again, saying so; slower each time |
 //! | POST `/.portcullis/sign-out` from this site | the session and our cookies end; the signed-out page |
+//! | GET `/.portcullis/jwks.json` | the keys that verify assertions; where none are made, 404 `portal.no_page` |
 //! | the application has no sign-in page, or the path is none of ours | 404 `portal.no_page` |
 //! | the same without the cookie of the form, with another's token, or too late | a new form, saying so; which of them is in the log (`pure::csrf`) |
 //! | another site's form | 403 `portal.cross_site` |
@@ -29,14 +30,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, ORIGIN, SET_COOKIE, USER_AGENT};
-use http::{HeaderName, HeaderValue, Method, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ORIGIN, SET_COOKIE, USER_AGENT};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use crate::body::{self, Body};
 use crate::caller::Caller;
 use crate::identity::accounts::LOCAL;
 use crate::identity::oidc::EndSession;
 use crate::identity::{AtSignIn, Failure, Identity};
+use crate::keys::Signer;
 use crate::pages::sign_in::SignInError;
 use crate::pages::signed_out::{self, AtProvider};
 use crate::pages::{self, Asked, Context};
@@ -79,6 +81,8 @@ pub enum Page<'h> {
     BackChannelLogout(&'h str),
     /// `/.portcullis/front-channel-logout/NAME`
     FrontChannelLogout(&'h str),
+    /// `/.portcullis/jwks.json`
+    KeySet,
     /// Anything else below the prefix.
     None,
 }
@@ -91,6 +95,7 @@ pub fn page(head: &Head) -> Option<Page<'_>> {
     start.eq_ignore_ascii_case(PREFIX).then(|| match rest {
         "sign-in" => Page::SignIn,
         "sign-out" => Page::SignOut,
+        "jwks.json" => Page::KeySet,
         "signed-out" => Page::SignedOut,
         _ => match rest.split_once('/') {
             Some(("callback", name)) => Page::Callback(name),
@@ -185,6 +190,7 @@ pub async fn serve(
     page: Page<'_>,
     methods: Methods,
     identity: &Identity,
+    signer: &Signer,
     permit: Permit,
     caller: Caller<'_>,
     head: &Head,
@@ -230,8 +236,10 @@ pub async fn serve(
         Page::FrontChannelLogout(name) if head.method == Method::GET => {
             visit.signed_out_in_frame(name, seen).await?
         }
+        Page::KeySet if is_get => visit.key_set(signer, seen)?,
         Page::SignIn
         | Page::SignOut
+        | Page::KeySet
         | Page::SignedOut
         | Page::Callback(_)
         | Page::BackChannelLogout(_)
@@ -419,6 +427,18 @@ impl Visit<'_> {
                 self.form(&to, name, &wish, Some(error), seen)
             }
         }
+    }
+
+    /// Public keys, for anybody who may knock: what they verify is no secret of theirs.
+    fn key_set(&self, signer: &Signer, seen: &Record) -> Result<Response<Bytes>, Refused> {
+        let keys = signer.keys().ok_or(Refused::NoPage)?;
+        let kind = HeaderValue::from_static("application/jwk-set+json");
+        let set = keys.key_set();
+        let mut response = pages::answer(&self.context(seen), StatusCode::OK, kind, set);
+        // Far shorter than a key is published before it signs.
+        let hour = HeaderValue::from_static("public, max-age=3600");
+        response.headers_mut().insert(CACHE_CONTROL, hour);
+        Ok(response)
     }
 
     async fn sign_out(&self, seen: &Record) -> Result<Response<Bytes>, Refused> {

@@ -11,6 +11,8 @@
 //! | `Authorization` is what signed the user in | removed |
 //! | the user's name, address or groups can't be written | 500 `request_headers.identity_unencodable` |
 //! | a field of the gateway's own can't be written | 500 `request_headers.unwritable` |
+//! | an assertion is asked for, and the path is longer than one may hold | 414 `request_headers.asserted_path` |
+//! | an assertion is asked for, and can't be signed | 500 `request_headers.unasserted` |
 //! | otherwise | the gateway's own fields are set, each once |
 //!
 //! Deletes first, then sets: what the gateway has nothing to say about stays unsaid. `Outbound` is
@@ -18,7 +20,9 @@
 
 mod reserved;
 mod policy;
+mod assertion;
 
+pub use assertion::Assertion;
 pub use policy::{GATEWAY_KEYS, KEYS, read, read_names};
 pub use reserved::{FieldNames, ReservedNames};
 
@@ -76,6 +80,8 @@ pub struct Identity {
     pub email: bool,
     /// The groups.
     pub groups: bool,
+    /// The same, signed.
+    pub assertion: bool,
 }
 
 /// What becomes of a client's trace context (W3C Trace Context).
@@ -122,6 +128,10 @@ pub enum Refused {
     IdentityUnencodable(Unencodable),
     /// The gateway's own words do not make a field.
     Unwritable,
+    /// The path is longer than an assertion may hold.
+    AssertedPath,
+    /// There is no assertion, and there is to be one.
+    Unasserted,
 }
 
 impl From<Refused> for Refusal {
@@ -134,6 +144,8 @@ impl From<Refused> for Refusal {
                 (Answer::Internal, "request_headers.identity_unencodable")
             }
             Refused::Unwritable => (Answer::Internal, "request_headers.unwritable"),
+            Refused::AssertedPath => (Answer::UriTooLong, "request_headers.asserted_path"),
+            Refused::Unasserted => (Answer::Internal, "request_headers.unasserted"),
         };
         Self::new(answer, reason)
     }
@@ -182,9 +194,14 @@ pub struct OutboundParts {
 ///
 /// # Errors
 /// When a field can't be read in one way only, or the user can't be named.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "it is a whole request, as the pipeline has it"
+)]
 pub fn clean(
     rule: &Arc<Rule>,
     reserved: &Arc<ReservedNames>,
+    assertion: &Assertion,
     conn: &Connection,
     grant: Grant,
     head: Head,
@@ -213,6 +230,12 @@ pub fn clean(
         request_id: &seen.request_id,
     };
     rewrite(rule, &facts, &mut headers)?;
+    if rule.identity.assertion
+        && let Some(user) = facts.user
+    {
+        let value = assertion.field(rule, user, &method, &host, &target, seen)?;
+        headers.append(rule.names.assertion.clone(), value);
+    }
     let (kept, names) = (Arc::clone(rule), Arc::clone(reserved));
     Ok(Outbound(OutboundParts {
         method,
@@ -509,6 +532,7 @@ pub mod fuzzing {
         let own = FieldNames {
             email: name("x-mail"),
             groups: name("x-groups"),
+            assertion: name("x-signed"),
             ..FieldNames::default()
         };
         Rule {
@@ -517,6 +541,7 @@ pub mod fuzzing {
                 user: true,
                 email: true,
                 groups: true,
+                assertion: true,
             },
             allow_names: HashSet::from([name("x_odd_name"), name("x_mail")]),
             trust_client_fields: HashSet::new(),

@@ -45,6 +45,18 @@ pub struct App<R> {
     pub paths: Vec<(Pattern, Arc<R>)>,
 }
 
+impl<R> App<R> {
+    /// The rules at a canonical path.
+    pub fn rules_at(&self, path: &str) -> &Arc<R> {
+        let matching = self.paths.iter().filter_map(|(pattern, rules)| {
+            let specificity = pattern.matches(path, self.ignores_case)?;
+            Some((specificity, rules))
+        });
+        let most = matching.max_by_key(|(specificity, _)| *specificity);
+        most.map_or(&self.rules, |(_, rules)| rules)
+    }
+}
+
 /// A request's place: where every later stage takes application, host and path from.
 #[derive(Debug, Clone)]
 pub struct At<R> {
@@ -112,6 +124,12 @@ impl<R> Table<R> {
         table
     }
 
+    /// A host of the application with a name, the same each time.
+    pub fn host_of(&self, name: &str) -> Option<&str> {
+        let of = |(_, at): &(_, &usize)| self.apps.get(**at).is_some_and(|app| *app.name == *name);
+        self.hosts.iter().filter(of).map(|(host, _)| &**host).min()
+    }
+
     /// Every application.
     pub fn apps(&self) -> &[Arc<App<R>>] {
         &self.apps
@@ -144,15 +162,8 @@ pub fn find<R>(
     if let Some(reason) = head.target.oddities.refused_by(app.lifted) {
         return Err(Refused::Ambiguous(reason));
     }
-    let path = head.target.path.as_str();
-    let rules = app
-        .paths
-        .iter()
-        .filter_map(|(pattern, rules)| Some((pattern.matches(path, app.ignores_case)?, rules)))
-        .max_by_key(|(specificity, _)| *specificity)
-        .map_or(&app.rules, |(_, rules)| rules);
     Ok(At {
         app: Arc::clone(app),
-        rules: Arc::clone(rules),
+        rules: Arc::clone(app.rules_at(&head.target.path)),
     })
 }

@@ -10,6 +10,7 @@ mod streams;
 
 mod access;
 mod advisories;
+mod assertion;
 mod backends;
 mod credentials;
 mod http2;
@@ -18,6 +19,7 @@ mod log;
 mod network;
 mod operation;
 mod pass_through;
+mod probe;
 mod response;
 mod sessions;
 mod tunnels;

@@ -13,9 +13,9 @@ use crate::pure::table::{Key, Table};
 pub const KEYS: &[Key] = &[
     Key {
         name: "identity",
-        kind: "list of `\"user\"`, `\"email\"`, `\"groups\"`",
-        default: "all three",
-        doc: "What the backend learns of a signed-in user, in fields of its own. Values are UTF-8 with anything but visible ASCII percent-encoded; groups are joined by `,`.",
+        kind: "list of `\"user\"`, `\"email\"`, `\"groups\"`, `\"assertion\"`",
+        default: "the first three",
+        doc: "What the backend learns of a signed-in user, in fields of its own. Values are UTF-8 with anything but visible ASCII percent-encoded; groups are joined by `,`. `assertion` states the same, signed and for one request: see [`assertion.md`](assertion.md).",
     },
     Key {
         name: "user",
@@ -34,6 +34,12 @@ pub const KEYS: &[Key] = &[
         kind: "field name",
         default: "that of `portcullis.toml`",
         doc: "The field with the user's groups.",
+    },
+    Key {
+        name: "assertion",
+        kind: "field name",
+        default: "that of `portcullis.toml`",
+        doc: "The field with the signed assertion.",
     },
     Key {
         name: "forwarded",
@@ -130,6 +136,12 @@ pub const GATEWAY_KEYS: &[Key] = &[
         doc: "The field with the user's groups.",
     },
     Key {
+        name: "assertion",
+        kind: "field name",
+        default: "`X-Portcullis-Assertion`",
+        doc: "The field with the signed assertion, where a policy asks for it.",
+    },
+    Key {
         name: "request_id",
         kind: "field name",
         default: "`X-Request-Id`",
@@ -167,6 +179,7 @@ pub fn read(headers: Option<&Table>, base: &Rule) -> Rule {
             user: parts.contains(&Part::User),
             email: parts.contains(&Part::Email),
             groups: parts.contains(&Part::Groups),
+            assertion: parts.contains(&Part::Assertion),
         };
     }
     if let Some(forwarded) = table.boolean("forwarded") {
@@ -196,6 +209,7 @@ impl Rule {
                 user: true,
                 email: true,
                 groups: true,
+                assertion: false,
             },
             allow_names: HashSet::new(),
             trust_client_fields: HashSet::new(),
@@ -211,6 +225,7 @@ impl FieldNames {
             ("user", &mut self.user),
             ("email", &mut self.email),
             ("groups", &mut self.groups),
+            ("assertion", &mut self.assertion),
         ] {
             if let Some(read) = table.value(key, field_name) {
                 *name = read;
@@ -219,11 +234,10 @@ impl FieldNames {
     }
 
     fn report_twins(&self, table: &Table) {
-        let named = [&self.user, &self.email, &self.groups, &self.request_id];
-        let keys = ["user", "email", "groups"];
-        for (i, key) in keys.into_iter().enumerate() {
-            let name = named.get(i);
-            if table.has(key) && named.iter().filter(|other| Some(*other) == name).count() > 1 {
+        let named = || self.of_the_user().chain([&self.request_id]);
+        let keys = ["user", "email", "groups", "assertion"];
+        for (key, name) in keys.into_iter().zip(named()) {
+            if table.has(key) && named().filter(|other| *other == name).count() > 1 {
                 table.problem(key, "another field of the gateway has this name", None);
             }
         }
@@ -235,6 +249,7 @@ enum Part {
     User,
     Email,
     Groups,
+    Assertion,
 }
 
 fn part(text: &str) -> Result<Part, String> {
@@ -242,7 +257,8 @@ fn part(text: &str) -> Result<Part, String> {
         "user" => Ok(Part::User),
         "email" => Ok(Part::Email),
         "groups" => Ok(Part::Groups),
-        _ => Err("expected `user`, `email` or `groups`".to_owned()),
+        "assertion" => Ok(Part::Assertion),
+        _ => Err("expected `user`, `email`, `groups` or `assertion`".to_owned()),
     }
 }
 

@@ -17,6 +17,8 @@ pub struct FieldNames {
     pub email: HeaderName,
     /// The user's groups, joined by `,`.
     pub groups: HeaderName,
+    /// The signed assertion.
+    pub assertion: HeaderName,
     /// The request's id.
     pub request_id: HeaderName,
 }
@@ -27,6 +29,7 @@ impl Default for FieldNames {
             user: HeaderName::from_static("x-portcullis-user"),
             email: HeaderName::from_static("x-portcullis-email"),
             groups: HeaderName::from_static("x-portcullis-groups"),
+            assertion: HeaderName::from_static("x-portcullis-assertion"),
             request_id: HeaderName::from_static("x-request-id"),
         }
     }
@@ -35,11 +38,11 @@ impl Default for FieldNames {
 impl FieldNames {
     /// Those that say who the user is.
     pub fn of_the_user(&self) -> impl Iterator<Item = &HeaderName> {
-        [&self.user, &self.email, &self.groups].into_iter()
+        [&self.user, &self.email, &self.groups, &self.assertion].into_iter()
     }
 
     pub(super) fn contain(&self, name: &HeaderName) -> bool {
-        [&self.user, &self.email, &self.groups, &self.request_id].contains(&name)
+        *name == self.request_id || self.of_the_user().any(|own| own == name)
     }
 }
 
@@ -94,10 +97,11 @@ impl ReservedNames {
             user,
             email,
             groups,
+            assertion,
             request_id,
         } in names
         {
-            own.extend([user.as_str(), email.as_str(), groups.as_str()]);
+            own.extend([user, email, groups, assertion].map(HeaderName::as_str));
             request_ids.push(request_id.as_str());
         }
         let mut reserved = Self {

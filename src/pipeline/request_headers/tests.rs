@@ -536,8 +536,9 @@ fn nothing_said_sends_the_whole_identity_under_our_names() {
 #[test]
 fn every_key_of_a_policy_is_read() {
     let text = r#"
-identity = ["user"]
+identity = ["user", "assertion"]
 user = "X-WEBAUTH-USER"
+assertion = "X-Signed"
 forwarded = true
 trace = "keep"
 allow_names = ["X_Odd_Name"]
@@ -546,6 +547,7 @@ trust_client_fields = ["X-HTTP-Method-Override"]
     let name = HeaderName::from_static;
     let names = FieldNames {
         user: name("x-webauth-user"),
+        assertion: name("x-signed"),
         ..FieldNames::default()
     };
     let expected = Rule {
@@ -553,6 +555,7 @@ trust_client_fields = ["X-HTTP-Method-Override"]
             user: true,
             email: false,
             groups: false,
+            assertion: true,
         },
         forwarded: true,
         trace: Trace::Keep,
@@ -573,6 +576,9 @@ fn what_would_open_a_hole_is_a_problem() {
         "user = \"X-Forwarded-For\"",
         "user = \"X-Request-Id\"",
         "user = \"X-Portcullis-Groups\"",
+        "assertion = \"X-Portcullis-User\"",
+        "assertion = \"X_Signed\"",
+        "trust_client_fields = [\"X-Portcullis-Assertion\"]",
         "user = \"\"",
         "identity = [\"name\"]",
         "trace = \"yes\"",
@@ -609,7 +615,7 @@ fn the_gateways_names_are_read() {
 
 fn a_name() -> impl Strategy<Value = String> {
     prop_oneof![
-        "[Xx][-_.]?(Groups|Mail|Portcullis[-_]User|Forwarded[-_.]For|Request-Id|Odd_Name)",
+        "[Xx][-_.]?(Groups|Mail|Signed|Portcullis[-_]User|Forwarded[-_.]For|Request-Id|Odd_Name)",
         "Cookie|Connection|Authorization|TE|Expect|traceparent|Host|Forwarded|Accept",
         "[Xx]-[a-c]{1,2}|Proxy|Remote[-_]User",
     ]

@@ -1,6 +1,7 @@
 //! A configuration on disk to a running gate, and again at each reload.
 
 pub mod first_run;
+pub mod secret;
 pub mod watch;
 pub mod run;
 
@@ -9,11 +10,14 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::cert::{self, Certificates};
+use crate::config::verify::{Callers, Verify};
 use crate::config::{self, Config, Files};
 use crate::identity::accounts::{self, Accounts};
 use crate::identity::{Identity, Shared};
-use crate::pipeline::Gate;
+use crate::keys::SharedKey;
 use crate::pipeline::rate::Cells;
+use crate::pipeline::{Gate, verify};
+use crate::pure::cidr;
 use crate::pure::table::{Problem, Problems};
 
 /// Bytes of a configuration file.
@@ -122,6 +126,9 @@ fn load_into(directory: &Path, problems: &Problems) -> Option<Loaded> {
             .filter_map(|provider| provider.file())
             .map(|file| directory.join(file)),
     );
+    if let Some(Callers::Key(source)) = config.verify.as_ref().map(|verify| &verify.callers) {
+        files.extend(secret::file(source, directory));
+    }
     files.push(path);
     Some(Loaded {
         config,
@@ -187,11 +194,40 @@ pub fn gate(
         config, accounts, ..
     } = loaded;
     let identity = Identity::new(shared, accounts, &config.providers, directory, problems)?;
+    let verify = match config.verify {
+        None => None,
+        Some(verify) => Some(askers(verify, directory, problems)?),
+    };
     Some(Gate {
+        verify,
         routes: config.routes,
         identity: Arc::new(identity),
         rates: Arc::clone(rates),
         reserved: Arc::new(config.reserved),
+    })
+}
+
+/// Which proxies may ask; `None` after adding why their key can't be used.
+fn askers(verify: Verify, directory: &Path, problems: &Problems) -> Option<verify::Rule> {
+    let key = |source| {
+        let text = secret::load(&source, directory)?;
+        SharedKey::new(&text).map_err(|weak| weak.to_string())
+    };
+    let callers = match verify.callers {
+        Callers::Certificates(_) => verify::Callers::Certificates,
+        Callers::Networks(networks) => verify::Callers::Networks(cidr::Set::new(networks)),
+        Callers::Key(source) => match key(source) {
+            Ok(key) => verify::Callers::Key(key),
+            Err(error) => {
+                let message = format!("the key of `[verify]` can't be used: {error}");
+                problems.about_file(config::gateway::FILE, message, None);
+                return None;
+            }
+        },
+    };
+    Some(verify::Rule {
+        callers,
+        style: verify.style,
     })
 }
 

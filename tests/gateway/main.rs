@@ -20,3 +20,4 @@ mod pass_through;
 mod response;
 mod sessions;
 mod tunnels;
+mod verify;

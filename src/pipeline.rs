@@ -11,6 +11,10 @@
 //! // Only `access::decide` makes a `Grant`.
 //! let grant = portcullis::pipeline::access::Grant {};
 //! ```
+//! ```compile_fail
+//! // Only `verify::question` makes a `Question`, of a proxy that may ask.
+//! let question = portcullis::pipeline::verify::Question {};
+//! ```
 
 pub mod route;
 pub mod network;

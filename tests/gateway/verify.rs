@@ -138,6 +138,34 @@ fn who_is_signed_in_may_pass_and_is_named() {
 }
 
 #[test]
+fn what_is_said_of_a_user_is_what_the_backend_would_be_told() {
+    let told = "[headers]\nuser = \"X-WEBAUTH-USER\"\nidentity = [\"user\", \"groups\"]";
+    let mut setup = setup("envoy", "key = { file = \"key\" }");
+    setup.policies[0].1 = policy("whoami", &format!("access = \"signed-in\"\n{told}"));
+    setup.accounts.clear();
+    let dir = setup.write();
+    let adding = portcullis(dir.path())
+        .args(["users", "add", "zoë", "--email", "zoe@app.test"])
+        .args(["--group", "staff", "--group", "admins", "--password-stdin"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn();
+    let mut adding = adding.expect("users add");
+    writeln!(adding.stdin.take().expect("its input"), "{PASSWORD}").expect("it reads");
+    assert!(adding.wait().expect("it ends").success());
+    let gate = Gate::start_in(dir);
+    let session = sign_in(gate.address(), "zo%C3%AB");
+    let fields =
+        format!("Cookie: {session}\r\nX-Webauth-User: root\r\nX-Portcullis-User: root\r\n");
+    let answer = verify(&gate, "envoy", "/", &fields);
+    assert_eq!(answer.fields("x-webauth-user"), ["zo%C3%AB"]);
+    assert_eq!(answer.fields("x-portcullis-groups"), ["staff,admins"]);
+    // It would not be sent to the backend, and neither may the client's.
+    assert_eq!(answer.fields("x-portcullis-email"), [""]);
+    assert_eq!(answer.fields("x-portcullis-user"), [""; 0]);
+}
+
+#[test]
 fn who_is_not_signed_in_may_not_pass() {
     for style in STYLES {
         let gate = open(style);
@@ -654,6 +682,20 @@ fn without_a_key_that_can_be_used_the_gate_does_not_start() {
         assert_eq!(run.status.code(), Some(78), "{callers}: {said}");
         assert!(!said.contains(KEY), "{said}");
     }
+}
+
+#[test]
+fn without_its_table_nobody_may_ask_any_more() {
+    let gate = open("envoy");
+    assert_eq!(verify(&gate, "envoy", "/public", "").status, 200);
+    let text = std::fs::read_to_string(gate.path().join("portcullis.toml")).expect("it is read");
+    let (without, _) = text.split_once("[verify]").expect("the table");
+    let before = gate.log().len();
+    replace(&gate.path(), "portcullis.toml", without);
+    gate.wait_for_line("reloaded", before);
+    is_refused(&gate, 403, "verify.caller", || {
+        verify(&gate, "envoy", "/public", "")
+    });
 }
 
 #[test]

@@ -18,6 +18,7 @@ with = [\"local\", \"basic\"]
 [target]
 resolve_dot_segments = true
 merge_slashes = true
+allow_invalid_encoding = true
 [[path]]
 prefix = \"/public\"
 access = \"public\"
@@ -220,6 +221,7 @@ fn a_public_path_needs_nobody_and_names_nobody() {
         let gate = open(style);
         let answer = verify(&gate, style, "/public/a", "");
         assert_eq!(answer.status, 200);
+        assert_eq!(answer.field("cache-control"), Some("no-store"));
         assert_eq!(identity(&answer), [vec![""], vec![""], vec![""]]);
     }
 }
@@ -561,6 +563,8 @@ fn p4_a_path_that_the_gate_would_write_anew_is_denied() {
             "/public/./a",
             "//public",
             "/public//a",
+            "/public/%",
+            "/public/%zz",
         ] {
             is_refused(&gate, status, "verify.rewritten", || {
                 verify(&gate, style, target, "")

@@ -176,10 +176,8 @@ pub fn question(rule: Option<&Rule>, conn: &Connection, asking: Head) -> Result<
     let rule = rule
         .filter(|rule| rule.callers.hold(conn, &asking.headers))
         .ok_or(Refused::Caller)?;
-    let mut original = Original::read(rule.style, asking)?;
-    original.head.headers.remove(&X_PORTCULLIS_KEY);
     Ok(Question {
-        original,
+        original: Original::read(rule.style, asking)?,
         style: rule.style,
     })
 }

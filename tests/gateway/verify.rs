@@ -481,6 +481,8 @@ fn a_proxy_that_does_not_prove_who_it_is_learns_nothing() {
             );
         }
     }
+    let log = gate.log().join("\n");
+    assert!(!log.contains(&KEY[1..]), "the key is in the log:\n{log}");
 }
 
 #[test]

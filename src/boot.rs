@@ -10,13 +10,17 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::cert::{self, Certificates};
+use crate::config::verify::{Callers, Verify};
 use crate::config::{self, Config, Files};
 use crate::identity::accounts::{self, Accounts};
 use crate::identity::provider::Provider;
-use crate::identity::{Identity, Shared};
-use crate::pipeline::Gate;
+use crate::identity::{Identity, Shared, secrets};
+use crate::keys::SharedKey;
 use crate::pipeline::rate::Cells;
 use crate::pipeline::request_headers::Assertion;
+use crate::pipeline::{Gate, verify};
+use crate::pure::cidr;
+use crate::pure::secret::SecretSource;
 use crate::pure::table::{Problem, Problems};
 
 use signing::Keeper;
@@ -127,6 +131,10 @@ fn load_into(directory: &Path, problems: &Problems) -> Option<Loaded> {
             .flat_map(Provider::files)
             .map(|file| directory.join(file)),
     );
+    let callers = config.verify.as_ref().map(|verify| &verify.callers);
+    if let Some(Callers::Key(SecretSource::File(file))) = callers {
+        files.push(directory.join(file));
+    }
     files.push(path);
     Some(Loaded {
         config,
@@ -204,7 +212,12 @@ pub fn gate(
         problems.about_file(config::gateway::FILE, message, None);
         return None;
     }
+    let verify = match config.verify {
+        None => None,
+        Some(verify) => Some(askers(verify, directory, problems)?),
+    };
     Some(Gate {
+        verify,
         routes: config.routes,
         identity: Arc::new(identity),
         rates: Arc::clone(rates),
@@ -213,6 +226,30 @@ pub fn gate(
             issuer: settings.issuer.as_deref().map(Arc::from),
             signer: Arc::clone(signing.signer()),
         },
+    })
+}
+
+/// Which proxies may ask; `None` after adding why their key can't be used.
+fn askers(verify: Verify, directory: &Path, problems: &Problems) -> Option<verify::Rule> {
+    let key = |source| {
+        let text = secrets::load(&source, directory).map_err(|why| why.to_string())?;
+        SharedKey::new(text.as_bytes()).map_err(|weak| weak.to_string())
+    };
+    let callers = match verify.callers {
+        Callers::Certificates(_) => verify::Callers::Certificates,
+        Callers::Networks(networks) => verify::Callers::Networks(cidr::Set::new(networks)),
+        Callers::Key(source) => match key(source) {
+            Ok(key) => verify::Callers::Key(key),
+            Err(error) => {
+                let message = format!("the key of `[verify]` can't be used: {error}");
+                problems.about_file(config::gateway::FILE, message, None);
+                return None;
+            }
+        },
+    };
+    Some(verify::Rule {
+        callers,
+        style: verify.style,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Text to rules, or every problem at once. It reads no file itself: [`Files`] has their texts.
 
 pub mod gateway;
+pub mod verify;
 pub mod policy;
 pub mod expectation;
 pub mod reference;
@@ -24,6 +25,7 @@ use crate::pure::target::Host;
 
 use expectation::Expectation;
 use gateway::Gateway;
+use verify::Verify;
 
 /// The texts of a configuration.
 pub struct Files<'a> {
@@ -41,6 +43,8 @@ pub struct Files<'a> {
 pub struct Config {
     /// What belongs to the gateway.
     pub gateway: Gateway,
+    /// Where other proxies ask.
+    pub verify: Option<Verify>,
     /// Sign-in methods besides the built-in ones.
     pub providers: Vec<Provider>,
     /// The applications.
@@ -49,6 +53,14 @@ pub struct Config {
     pub reserved: ReservedNames,
     /// What the policies are expected to say.
     pub expectations: Vec<Expectation>,
+}
+
+impl Config {
+    /// Whether any listener speaks TLS.
+    pub fn speaks_tls(&self) -> bool {
+        let proxies = self.verify.as_ref().is_some_and(|verify| verify.tls);
+        proxies || self.gateway.listeners.iter().any(|listener| listener.tls)
+    }
 }
 
 /// Reads a configuration; `None` after adding what can't be used.
@@ -81,6 +93,7 @@ fn read_with(
     // Only now, so that what is no TOML is shown of every file.
     let root = root?;
     let gateway = Gateway::read(&root);
+    let verify = verify::read(&root, &gateway);
     let trust = Arc::new(Trust::read(
         root.table("trusted_proxies", network::TRUST_KEYS).as_ref(),
     ));
@@ -141,6 +154,7 @@ fn read_with(
         .collect();
     problems.is_empty().then(|| Config {
         gateway,
+        verify,
         providers,
         routes: route::Table::new(apps),
         reserved,

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::pure::assertion::{self, PublicKey, Statement, Unstated};
 use crate::pure::rotation::{self, BadLine, Plan};
-use crate::pure::seal::Mac;
+use crate::pure::seal::{Mac, same};
 use crate::pure::session::Seconds;
 
 /// The operating system gave no random bytes; nothing that needs them may go on.
@@ -256,9 +256,58 @@ impl Signer {
     }
 }
 
+/// A key that another program has, too.
+pub struct SharedKey(Zeroizing<Vec<u8>>);
+
+/// A key that can be guessed, or that does not fit into a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WeakKey;
+
+impl std::fmt::Display for WeakKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("expected a key of 32 to 1024 visible ASCII characters, as `openssl rand -hex 32` makes one")
+    }
+}
+
+impl std::error::Error for WeakKey {}
+
+impl SharedKey {
+    /// The key of this text.
+    ///
+    /// # Errors
+    /// [`WeakKey`] if it is too short, too long, or not visible ASCII.
+    pub fn new(text: &[u8]) -> Result<Self, WeakKey> {
+        let fits = (32..=1024).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
+        fits.then(|| Self(Zeroizing::new(text.to_vec())))
+            .ok_or(WeakKey)
+    }
+
+    /// Whether somebody has said it, in a time that tells nothing but its length.
+    pub fn is(&self, said: &[u8]) -> bool {
+        same(&self.0, said)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shared_key_is_long_enough_and_visible() {
+        let key = [b'k'; 32];
+        for (text, fits) in [
+            (&key[..], true),
+            (&[&key[..], b"\n"].concat(), false),
+            (&[b'k'; 31], false),
+            (&[&key[..], b" k"].concat(), false),
+            (&[&key[..], "é".as_bytes()].concat(), false),
+            (&[b'k'; 1025], false),
+        ] {
+            let read = SharedKey::new(text);
+            assert_eq!(read.as_ref().is_ok_and(|read| read.is(&key)), fits);
+            assert!(!read.is_ok_and(|read| read.is(b"") || read.is(&key[1..])));
+        }
+    }
 
     #[test]
     fn random_bytes_differ_and_are_balanced() {

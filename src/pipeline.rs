@@ -11,6 +11,10 @@
 //! // Only `access::decide` makes a `Grant`.
 //! let grant = portcullis::pipeline::access::Grant {};
 //! ```
+//! ```compile_fail
+//! // Only `verify::question` makes a `Question`, of a proxy that may ask.
+//! let question = portcullis::pipeline::verify::Question {};
+//! ```
 
 pub mod route;
 pub mod network;
@@ -22,6 +26,7 @@ pub mod request_headers;
 pub mod forward;
 pub mod response_headers;
 pub mod portal;
+pub mod verify;
 
 pub use response_headers::Passed;
 
@@ -36,6 +41,7 @@ use crate::pure::head::Head;
 use crate::record::Record;
 use crate::record::stage::{ACCESS, FORWARD, RATE, SIGN_IN};
 use crate::refusal::Refusal;
+use crate::response::Response;
 
 /// The tables of a policy file in force for one host and path, in the order of the stages.
 #[derive(Debug)]
@@ -69,6 +75,8 @@ pub struct Gate {
     pub reserved: Arc<request_headers::ReservedNames>,
     /// What backends are told, signed.
     pub assertion: request_headers::Assertion,
+    /// Which proxies may ask about requests that they were sent.
+    pub verify: Option<verify::Rule>,
 }
 
 impl Gate {
@@ -119,4 +127,24 @@ pub async fn handle(
     let early    = response_headers::early(&rules.response_headers, &gate.reserved, conn, outbound.authority().to_owned(), early);
     let inbound  = forward::send(&rules.backends, pools, outbound, &early, seen).await?;                     seen.passed(FORWARD, clock());
     Ok(response_headers::clean(&rules.response_headers, &gate.reserved, conn, asked, at.contact(), inbound, seen))
+}
+
+/// Takes a request that another proxy was sent through the same stages, up to where it would be sent
+/// on.
+///
+/// # Errors
+/// The refusal of the first stage that did not let it pass.
+#[rustfmt::skip]
+pub async fn ask(gate: &Gate, question: verify::Question, now: Now, seen: &mut Record) -> Result<Response, Refusal> {
+    let (conn, head) = (question.conn().clone(), question.into_head());
+    let at       = route::find(&gate.routes, &conn, &head, seen)?;
+    let rules    = at.rules();
+    let client   = network::admit(&rules.network, &conn, &head.headers, seen)?;
+    let permit   = rate::admit(&rules.rate, &gate.rates, client, now.uptime)?;                               seen.passed(RATE, clock());
+    verify::as_it_stands(&head, portal::page(&head))?;
+    let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await?;  seen.passed(SIGN_IN, clock());
+    let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;
+    let grant    = access::decide(&rules.access, &conn, &head, paced, now.wall, seen)?;                      seen.passed(ACCESS, clock());
+    let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, &gate.assertion, &conn, grant, head, Body::Empty, seen)?;
+    Ok(verify::yes(&rules.request_headers, outbound))
 }

@@ -23,6 +23,7 @@ pub mod cidr;
 pub mod forwarded;
 pub mod http1;
 pub mod head;
+pub mod original;
 pub mod websocket;
 pub mod identity;
 pub mod seal;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, StatusCode};
 
+use crate::pure::head::Head;
 use crate::pure::identity::User;
 use crate::pure::table::Place;
 
@@ -104,6 +105,13 @@ impl Record {
             sent_bytes: 0,
             stage_ends_us: [0; STAGES.len()],
         }
+    }
+
+    /// What was asked for.
+    pub fn asks(&mut self, head: &Head) {
+        self.method = Some(head.method.clone());
+        self.host = Some(Arc::from(head.authority.host.as_str()));
+        self.path = Some(Arc::from(head.target.path.as_str()));
     }
 
     /// A stage of [`STAGES`] let the request pass.

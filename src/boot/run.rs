@@ -19,6 +19,7 @@ use tracing::level_filters::LevelFilter;
 use crate::backend::pool::{Pools, SWEEP};
 use crate::cert::{self, Store};
 use crate::config::gateway::{self, Gateway, LogFormat, LogLevel};
+use crate::config::verify::{Callers, Verify};
 use crate::edge::admin::Admin;
 use crate::edge::admission::Admission;
 use crate::edge::exchange::{Exchange, Setup, Site};
@@ -135,14 +136,16 @@ fn run_logged(
     );
     let rates = Arc::new(Cells::new());
     let signing = Arc::new(Keeper::new(directory.join(&gateway.assertion.file)));
-    let tls = gateway.listeners.iter().any(|listener| listener.tls);
-    let store = Arc::new(if tls {
+    let store = Arc::new(if loaded.config.speaks_tls() {
         let certificates = certificates(&gateway.tls, directory);
         Store::new(certificates.map_err(|error| start(error.to_string()))?)
     } else {
         Store::default()
     });
-    let bound = bind(gateway, directory, &store, cores)?;
+    let mut bound = bind(gateway, directory, &store, cores)?;
+    if let Some(verify) = &loaded.config.verify {
+        bound.extend(bind_verify(verify, directory, &store, cores)?);
+    }
     let admin = bind_admin(gateway)?;
     let limits = edge_limits(&gateway.limits);
     let drain_time = gateway.limits.drain;
@@ -189,7 +192,7 @@ fn run_logged(
     let mut threads = Vec::with_capacity(cores);
     let mut admin = admin;
     for core in 0..cores {
-        let mine: Vec<(StdListener, Listener, Option<u16>)> = bound
+        let mine: Vec<(StdListener, Listener, Serves)> = bound
             .iter()
             .filter_map(|bound| bound.on_core(core))
             .collect::<Result<_, _>>()
@@ -288,24 +291,29 @@ fn hsts(tls: &gateway::Tls) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("max-age={age}")).ok()
 }
 
+/// What is served at an address.
+#[derive(Debug, Clone, Copy)]
+enum Serves {
+    Applications,
+    Redirect(u16),
+    Proxies,
+}
+
 /// A bound address: one socket for each core.
 struct Bound {
     sockets: Vec<StdListener>,
     address: SocketAddr,
     listener: Listener,
-    redirect: Option<u16>,
+    serves: Serves,
 }
 
 impl Bound {
-    fn on_core(
-        &self,
-        core: usize,
-    ) -> Option<std::io::Result<(StdListener, Listener, Option<u16>)>> {
+    fn on_core(&self, core: usize) -> Option<std::io::Result<(StdListener, Listener, Serves)>> {
         let socket = self.sockets.get(core)?;
         Some(
             socket
                 .try_clone()
-                .map(|socket| (socket, self.listener.clone(), self.redirect)),
+                .map(|socket| (socket, self.listener.clone(), self.serves)),
         )
     }
 }
@@ -362,11 +370,54 @@ fn bind(
                 sockets,
                 address,
                 listener: settings.clone(),
-                redirect: listener.redirect_to_https,
+                serves: listener
+                    .redirect_to_https
+                    .map_or(Serves::Applications, Serves::Redirect),
             });
         }
     }
     Ok(bound)
+}
+
+/// Where other proxies ask.
+fn bind_verify(
+    verify: &Verify,
+    directory: &Path,
+    store: &Arc<Store>,
+    cores: usize,
+) -> Result<Vec<Bound>, Error> {
+    let failed = |error: cert::Error| start(error.to_string());
+    let ca = match &verify.callers {
+        Callers::Certificates(ca) => Some(directory.join(ca)),
+        Callers::Key(_) | Callers::Networks(_) => None,
+    };
+    let clients = ca.as_ref().map(|ca| cert::client_verifier(ca, true));
+    let clients = clients.transpose().map_err(failed)?;
+    let tls = if verify.tls {
+        Some(cert::server_config(Arc::clone(store), clients).map_err(failed)?)
+    } else {
+        None
+    };
+    let listener = Listener {
+        tls,
+        asks_for_certificates: ca.is_some(),
+        proxy_protocol_from: Arc::new(cidr::Set::new(Vec::new())),
+    };
+    let bind = |address: &SocketAddr| {
+        let sockets = listen::bind(*address, cores).map_err(|error| {
+            start(format!(
+                "can't listen on {address} for other proxies: {error}"
+            ))
+        })?;
+        let first = sockets.first().and_then(|socket| socket.local_addr().ok());
+        Ok(Bound {
+            address: first.unwrap_or(*address),
+            sockets,
+            listener: listener.clone(),
+            serves: Serves::Proxies,
+        })
+    };
+    verify.addresses.iter().map(bind).collect()
 }
 
 /// The operator's listener.
@@ -412,7 +463,7 @@ fn greet(bound: &[Bound], password: Option<&str>, directory: &Path) {
     for Bound {
         address,
         listener,
-        redirect,
+        serves,
         ..
     } in bound
     {
@@ -421,17 +472,19 @@ fn greet(bound: &[Bound], password: Option<&str>, directory: &Path) {
         } else {
             "http"
         };
-        let note = if redirect.is_some() {
-            " (redirects to https)"
-        } else {
-            ""
+        let note = match serves {
+            Serves::Applications => "",
+            Serves::Redirect(_) => " (redirects to https)",
+            Serves::Proxies => " (for other proxies)",
         };
         let _ = writeln!(out, "listening on {scheme}://{address}{note}");
     }
     if let Some(password) = password {
         let port = bound
             .iter()
-            .find(|bound| bound.listener.tls.is_some())
+            .find(|bound| {
+                bound.listener.tls.is_some() && matches!(bound.serves, Serves::Applications)
+            })
             .map(|bound| bound.address.port());
         let _ = writeln!(
             out,
@@ -462,7 +515,7 @@ fn greet(bound: &[Bound], password: Option<&str>, directory: &Path) {
 /// What one thread does.
 struct Core {
     site: Arc<Running>,
-    listeners: Vec<(StdListener, Listener, Option<u16>)>,
+    listeners: Vec<(StdListener, Listener, Serves)>,
     admin: Option<BoundAdmin>,
     limits: Limits,
     admission: Arc<Admission>,
@@ -491,10 +544,11 @@ impl Core {
         let lines = Lines::new(self.format, self.sink.clone());
         tokio::task::spawn_local(lines.clone().run());
         let drain = Drain::default();
-        for (socket, listener, redirect) in std::mem::take(&mut self.listeners) {
-            let site = match redirect {
-                Some(port) => Site::Redirect(port),
-                None => Site::Gate(Arc::clone(&self.site.gate)),
+        for (socket, listener, serves) in std::mem::take(&mut self.listeners) {
+            let site = match serves {
+                Serves::Redirect(port) => Site::Redirect(port),
+                Serves::Applications => Site::Gate(Arc::clone(&self.site.gate)),
+                Serves::Proxies => Site::Verify(Arc::clone(&self.site.gate)),
             };
             let hsts = if listener.tls.is_some() {
                 self.hsts.clone()
@@ -655,7 +709,7 @@ async fn reload(site: &Arc<Running>, files: &mut Option<Watch>) {
     let made = tokio::task::spawn_blocking(move || {
         let loaded = load(&reloading.directory).map_err(Error::Problems)?;
         let gateway = &loaded.config.gateway;
-        let tls = gateway.listeners.iter().any(|listener| listener.tls);
+        let tls = loaded.config.speaks_tls();
         let certificates = tls
             .then(|| certificates(&gateway.tls, &reloading.directory))
             .transpose()

@@ -228,6 +228,12 @@ pub const KEYS: &[Key] = &[
         "The operator's listener: metrics and health.",
     ),
     key(
+        "verify",
+        "table",
+        "off",
+        "A listener at which other proxies ask whether a request may pass.",
+    ),
+    key(
         "threads",
         "number",
         "one for each core",
@@ -518,7 +524,7 @@ impl Gateway {
     }
 }
 
-fn path(text: &str) -> Result<PathBuf, String> {
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() {
         Err("expected the path of a file".to_owned())
     } else {
@@ -526,7 +532,7 @@ fn path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "expected an address and port such as `0.0.0.0:443` or `[::]:443`".to_owned())
 }

@@ -6,7 +6,7 @@ use crate::identity::{accounts, provider};
 use crate::pipeline::{access, network, rate, request_headers, sign_in};
 use crate::pure::table::Key;
 
-use super::{expectation, gateway, policy};
+use super::{expectation, gateway, policy, verify};
 
 const INTRODUCTION: &str = "# Configuration
 
@@ -202,6 +202,16 @@ level = "warn"
         keys: gateway::ADMIN,
         example: r#"[admin]
 address = "unix:/run/portcullis/admin.sock"
+"#,
+    },
+    Section {
+        heading: "[verify]",
+        keys: verify::KEYS,
+        example: r#"[verify]                                  # see docs/forward-auth.md
+address = "127.0.0.1:9081"
+tls = false
+style = "x-original"
+key = { file = "state/verify.key" }
 "#,
     },
 ];

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::header::{LOCATION, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderValue, StatusCode};
 
@@ -17,7 +18,7 @@ use crate::observe::access_log::Lines;
 use crate::observe::metrics::Metrics;
 use crate::pages::{self, Context};
 use crate::pipeline::route::App;
-use crate::pipeline::{self, Gate, Now, Passed, Rules};
+use crate::pipeline::{self, Gate, Now, Passed, Rules, verify};
 use crate::pure::connection::Connection;
 use crate::pure::fields::Fields;
 use crate::pure::head::{self, Head};
@@ -54,6 +55,8 @@ pub enum Site {
     Redirect(u16),
     /// Metrics and health.
     Admin(super::admin::Admin),
+    /// What another proxy may do with a request.
+    Verify(Arc<ArcSwap<Gate>>),
 }
 
 /// An answer, and what becomes of the connection.
@@ -139,15 +142,17 @@ impl Exchange {
         early: Early<'_>,
     ) -> Reply {
         let mut record = self.record(conn);
-        record.method = Some(head.method.clone());
-        record.host = Some(Arc::from(head.authority.host.as_str()));
-        record.path = Some(Arc::from(head.target.path.as_str()));
+        record.asks(&head);
         let gate = match &self.0.site {
             Site::Gate(gate) => gate.load_full(),
             Site::Redirect(port) => return self.redirect(*port, &head, record),
             Site::Admin(admin) => {
                 let response = admin.answer(&head);
                 return self.reply(response, None, false, record);
+            }
+            // In a box, so that it takes no room in every other exchange.
+            Site::Verify(gate) => {
+                return Box::pin(self.verify(&gate.load_full(), conn, head, record)).await;
             }
         };
         let asked = pages::Asked::of(&head);
@@ -156,10 +161,7 @@ impl Exchange {
             asked: &asked,
             early,
         };
-        let now = Now {
-            wall: record.time,
-            uptime: record.started.saturating_duration_since(self.0.begun),
-        };
+        let now = self.now(&record);
         let passed =
             pipeline::handle(&gate, &self.0.pools, caller, head, body, now, &mut record).await;
         match passed {
@@ -231,12 +233,56 @@ impl Exchange {
         Box::new(record)
     }
 
+    /// Answers a proxy that asks about a request; the log has that one.
+    async fn verify(
+        &self,
+        gate: &Gate,
+        conn: &Connection,
+        asking: Head,
+        mut record: Box<Record>,
+    ) -> Reply {
+        let question = match verify::question(gate.verify.as_ref(), conn, asking) {
+            Ok(question) => question,
+            Err(refused) => {
+                return self.refused(&refused.into(), &pages::Asked::unreadable(), None, record);
+            }
+        };
+        let (asked, manner) = (pages::Asked::of(question.head()), question.manner());
+        record.asks(question.head());
+        let now = self.now(&record);
+        match pipeline::ask(gate, question, now, &mut record).await {
+            Ok(yes) => self.reply(yes, None, false, record),
+            Err(refusal) => {
+                let app = record.app.as_deref().and_then(|name| gate.app(name));
+                self.refused_with(&refusal, &asked, app, record, |page| manner.no(page))
+            }
+        }
+    }
+
+    fn now(&self, record: &Record) -> Now {
+        Now {
+            wall: record.time,
+            uptime: record.started.saturating_duration_since(self.0.begun),
+        }
+    }
+
     fn refused(
         &self,
         refusal: &Refusal,
         asked: &pages::Asked,
         app: Option<&Arc<App<Rules>>>,
+        record: Box<Record>,
+    ) -> Reply {
+        self.refused_with(refusal, asked, app, record, |page| page)
+    }
+
+    fn refused_with(
+        &self,
+        refusal: &Refusal,
+        asked: &pages::Asked,
+        app: Option<&Arc<App<Rules>>>,
         mut record: Box<Record>,
+        said: impl FnOnce(http::Response<Bytes>) -> http::Response<Bytes>,
     ) -> Reply {
         record.refused = Some(refusal.reason);
         self.0.metrics.refused(refusal.reason);
@@ -244,7 +290,7 @@ impl Exchange {
             contact: app.and_then(|app| app.contact.as_deref()),
             ..Context::new(asked, &record)
         };
-        let response = pages::refusal::respond(refusal, &ctx);
+        let response = said(pages::refusal::respond(refusal, &ctx));
         // What is ambiguous may have desynchronised the connection already.
         let close = matches!(
             refusal.answer,

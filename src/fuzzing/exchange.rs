@@ -206,6 +206,7 @@ impl World {
             .expect("a session")
             .cookie;
         let gate = Gate {
+            verify: None,
             routes: config.routes,
             identity: Arc::new(identity),
             rates: Arc::new(rate::Cells::new()),

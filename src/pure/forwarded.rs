@@ -108,7 +108,7 @@ pub fn client(
                 return Err(BadHop::TooMany);
             }
             client = match which {
-                Header::XForwardedFor => plain_hop(hop)?,
+                Header::XForwardedFor => self::hop(hop)?,
                 Header::Forwarded => forwarded_hop(hop)?,
             };
             if !trusted.contains(client) {
@@ -145,7 +145,10 @@ fn elements(line: &[u8], which: Header) -> Result<Vec<&[u8]>, BadHop> {
 }
 
 /// An address, with or without brackets and port: proxies write all of these.
-fn plain_hop(hop: &[u8]) -> Result<IpAddr, BadHop> {
+///
+/// # Errors
+/// [`BadHop::NoAddress`] for anything else.
+pub fn hop(hop: &[u8]) -> Result<IpAddr, BadHop> {
     let text = std::str::from_utf8(hop).map_err(|_| BadHop::NoAddress)?;
     match text.parse::<IpAddr>() {
         Ok(ip) => Ok(ip.to_canonical()),

@@ -305,7 +305,11 @@ const METHODS: [&str; 24] = [
     "MERGE",
 ];
 
-fn method(text: &[u8]) -> Result<Method, Refused> {
+/// A method that an application can be asked with.
+///
+/// # Errors
+/// Any other word.
+pub fn method(text: &[u8]) -> Result<Method, Refused> {
     if !METHODS.iter().any(|known| known.as_bytes() == text) {
         return Err(Refused::Method);
     }

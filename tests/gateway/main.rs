@@ -23,3 +23,4 @@ mod probe;
 mod response;
 mod sessions;
 mod tunnels;
+mod verify;

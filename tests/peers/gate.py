@@ -63,9 +63,12 @@ def certificate(directory, name="localhost"):
 class Gate:
     """A running gate in a directory of its own, with an account `ada`."""
 
-    def __init__(self, policies, more="", command=()):
+    def __init__(self, policies, more="", command=(), files=None):
         self.home = Path(tempfile.mkdtemp(prefix="portcullis-peers-"))
         (self.home / "policies").mkdir()
+        for name, content in (files or {}).items():
+            (self.home / name).parent.mkdir(exist_ok=True)
+            (self.home / name).write_text(content)
         chain, key = certificate(self.home)
         self.plain_port, self.port = free_port(), free_port()
         (self.home / "portcullis.toml").write_text(f"""
@@ -214,9 +217,9 @@ def cookies_of(headers):
     return [one.partition(";")[0] for one in headers.get_all("Set-Cookie", [])]
 
 
-def sign_in(port, name, password, host="localhost"):
+def sign_in(port, name, password, host="localhost", connection=None):
     """Signs in by the form at a gate on loopback; the session's cookie as `name=value`."""
-    connection = http.client.HTTPSConnection("127.0.0.1", port, context=unverified(), timeout=PATIENCE_S)
+    connection = connection or http.client.HTTPSConnection("127.0.0.1", port, context=unverified(), timeout=PATIENCE_S)
     browser = same_origin(port, host)
     connection.request("GET", SIGN_IN, headers=browser)
     answer = connection.getresponse()

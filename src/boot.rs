@@ -200,7 +200,10 @@ pub fn gate(
     let Loaded {
         config, accounts, ..
     } = loaded;
-    let identity = Identity::new(shared, accounts, &config.providers, directory, problems)?;
+    let mut identity = Identity::new(shared, accounts, &config.providers, directory, problems)?;
+    identity
+        .sign_in_host
+        .clone_from(&config.gateway.session.sign_in_host);
     let asks = config.routes.apps().iter().any(|app| {
         let paths = app.paths.iter().map(|(_, rules)| rules);
         let mut all = paths.chain([&app.rules]);

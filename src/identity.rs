@@ -20,12 +20,14 @@ use crate::keys::{self, NoRandom};
 use crate::pure::attempt;
 use crate::pure::callback;
 use crate::pure::csrf::{self, Forged};
+use crate::pure::hand_over::{self, Admission, HandOver};
 use crate::pure::identity::{User, is_name};
 use crate::pure::jwt::{self, BadToken, Proved, Token};
 use crate::pure::return_to::ReturnTo;
 use crate::pure::seal;
-use crate::pure::session::{Id, Seconds};
+use crate::pure::session::{Id, Parent, Seconds};
 use crate::pure::table::Problems;
+use crate::pure::target::Authority;
 use crate::pure::ticket::{Purpose, Ticket};
 use crate::refusal::{Answer, Limited, Refusal};
 use crate::session::{Index, Live, SessionError, Sessions, SignIn};
@@ -142,6 +144,8 @@ impl Shared {
 
 /// Everybody who can be known under the configuration in force.
 pub struct Identity {
+    /// The host where people sign in for all others.
+    pub sign_in_host: Option<Authority>,
     shared: Arc<Shared>,
     local: Passwords,
     methods: BTreeMap<Arc<str>, Method>,
@@ -282,6 +286,14 @@ pub struct Browser<'b> {
     pub presented: Option<&'b str>,
 }
 
+/// Where somebody goes who has signed in at a provider.
+pub enum Onward {
+    /// To a path of this host.
+    Here(ReturnTo),
+    /// To the host that waits for the sign-in.
+    HandOver(Ticket),
+}
+
 /// A new session.
 pub struct SignedIn {
     /// The value of the session cookie; the only copy.
@@ -323,6 +335,7 @@ impl Identity {
             generation: shared.generation(),
         };
         whole.then(|| Self {
+            sign_in_host: None,
             shared: Arc::clone(shared),
             local,
             methods,
@@ -401,12 +414,7 @@ impl Identity {
             .look_at(&callback.state, Purpose::Attempt, now)
             .await?
             .ok_or(oidc::Error::Over)?;
-        let ticket = Ticket::new(*keys::random().map_err(|_| oidc::Error::Internal)?);
-        self.shared
-            .sessions
-            .keep_for(&ticket, Purpose::Posted, form, now, oidc::POSTED)
-            .await?;
-        Ok(ticket)
+        self.keep(Purpose::Posted, form, oidc::POSTED, now).await
     }
 
     /// An answer that was kept; it is given out once.
@@ -433,7 +441,7 @@ impl Identity {
         answer: &[u8],
         browser: Browser<'_>,
         now: SystemTime,
-    ) -> Result<(SignedIn, ReturnTo), Failure> {
+    ) -> Result<(SignedIn, Onward), Failure> {
         let provider = self.provider(provider).ok_or(Failure::NoMethod)?;
         let callback = callback::parse(answer).map_err(oidc::Error::Callback)?;
         let sessions = &self.shared.sessions;
@@ -459,9 +467,120 @@ impl Identity {
             client: browser.client,
             user_agent: browser.user_agent.to_owned(),
             tokens: Some(vouched.tokens),
+            parent: None,
         };
         let signed_in = self.sign_in(sign_in, browser.presented, now).await?;
-        Ok((signed_in, ReturnTo::parse(&attempt.to)))
+        let waits = attempt.hand_over.as_deref().map(Ticket::parse);
+        let onward = match waits {
+            Some(Ok(ticket)) => Onward::HandOver(ticket),
+            Some(Err(_)) | None => Onward::Here(ReturnTo::parse(&attempt.to)),
+        };
+        Ok((signed_in, onward))
+    }
+
+    /// Asks the sign-in host for a session: the ticket that the browser brings there.
+    ///
+    /// # Errors
+    /// Why it can't be asked.
+    pub async fn ask_sign_in_host(
+        &self,
+        asked: &HandOver,
+        now: SystemTime,
+    ) -> Result<Ticket, Failure> {
+        let plain = hand_over::encode(asked).map_err(|_| oidc::Error::Internal)?;
+        self.keep(Purpose::HandOver, &plain, oidc::ATTEMPT, now)
+            .await
+    }
+
+    async fn keep(
+        &self,
+        purpose: Purpose,
+        plain: &[u8],
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<Ticket, Failure> {
+        let ticket = Ticket::new(*keys::random().map_err(|_| oidc::Error::Internal)?);
+        self.shared
+            .sessions
+            .keep_for(&ticket, purpose, plain, now, life)
+            .await?;
+        Ok(ticket)
+    }
+
+    /// What another host asks, by its ticket.
+    ///
+    /// # Errors
+    /// [`oidc::Error::Over`] if it asks no more, or why that can't be said.
+    pub async fn asked_by(&self, ticket: &Ticket, now: SystemTime) -> Result<HandOver, Failure> {
+        let sessions = &self.shared.sessions;
+        let asked = sessions.look_at(ticket, Purpose::HandOver, now).await?;
+        let asked = asked.and_then(|plain| hand_over::decode(&plain).ok());
+        Ok(asked.ok_or(oidc::Error::Over)?)
+    }
+
+    /// Gives another host what it asks, out of the session of this cookie: the ticket to bring it.
+    ///
+    /// # Errors
+    /// Why it gets nothing.
+    pub async fn hand_over(
+        &self,
+        ticket: &Ticket,
+        cookie: &str,
+        now: SystemTime,
+    ) -> Result<(Ticket, HandOver), Failure> {
+        let id = Id::from_cookie(cookie).map_err(|_| oidc::Error::Over)?;
+        let sessions = &self.shared.sessions;
+        let asked = sessions.redeem(ticket, Purpose::HandOver, now).await?;
+        let asked: HandOver = asked
+            .and_then(|plain| hand_over::decode(&plain).ok())
+            .ok_or(oidc::Error::Over)?;
+        let admission = Admission {
+            origin: asked.origin.clone(),
+            to: asked.to.clone(),
+            browser: asked.browser,
+            parent: *id.as_parent().0,
+        };
+        let plain = hand_over::encode(&admission).map_err(|_| oidc::Error::Internal)?;
+        let plain = Zeroizing::new(plain);
+        let life = Duration::from_secs(hand_over::ADMISSION_SECONDS);
+        let ticket = self.keep(Purpose::Admission, &plain, life, now).await?;
+        Ok((ticket, asked))
+    }
+
+    /// Admits a browser by what the sign-in host has given: a session that ends with the one there.
+    ///
+    /// # Errors
+    /// Why it is not admitted.
+    pub async fn admit(
+        &self,
+        ticket: &Ticket,
+        origin: &str,
+        browser: Browser<'_>,
+        now: SystemTime,
+    ) -> Result<(SignedIn, ReturnTo), Failure> {
+        let sessions = &self.shared.sessions;
+        let given = sessions.redeem(ticket, Purpose::Admission, now).await?;
+        let given: Admission = given
+            .and_then(|plain| hand_over::decode(&plain).ok())
+            .ok_or(oidc::Error::Over)?;
+        let known = browser.cookie.map(attempt::Attempt::browser);
+        let is_theirs = known.is_some_and(|known| seal::same(&known, &given.browser));
+        if !is_theirs || given.origin != origin {
+            return Err(oidc::Error::OtherBrowser.into());
+        }
+        let parent = Parent(Zeroizing::new(given.parent));
+        let of = sessions.find(&parent.id(), now).await?;
+        let of = of.ok_or(oidc::Error::Over)?.record();
+        let sign_in = SignIn {
+            user: Arc::clone(&of.user),
+            proof: of.proof,
+            client: browser.client,
+            user_agent: browser.user_agent.to_owned(),
+            tokens: None,
+            parent: Some((parent, of)),
+        };
+        let signed_in = self.sign_in(sign_in, browser.presented, now).await?;
+        Ok((signed_in, ReturnTo::parse(&given.to)))
     }
 
     /// A new session in place of the one that the browser had.
@@ -525,20 +644,42 @@ impl Identity {
         let Some(live) = self.shared.sessions.find(&id, now).await? else {
             return Ok(None);
         };
-        if self.is_stale(&live, now) {
-            // In a box: it is rare, and long.
-            Box::pin(self.ask_again(&live, now)).await?;
-            if live.is_over(now) {
-                return Ok(None);
-            }
-        }
-        match self.as_of_now(&live) {
+        // One that was made of another is what that is by now.
+        let parent = live.record().parent.as_ref().map(Parent::id);
+        let user = match parent {
+            None => self.user_of(&live, now).await?,
+            // In a box, as what is rare and long below.
+            Some(parent) => match self.shared.sessions.find(&parent, now).await? {
+                Some(parent) => Box::pin(self.user_of(&parent, now)).await?,
+                None => None,
+            },
+        };
+        match user {
             Some(user) => Ok(Some(Known { live, user })),
             None => {
                 self.shared.sessions.end(&live, now).await?;
                 Ok(None)
             }
         }
+    }
+
+    /// The user of a session as of now; the session ends where there is none.
+    async fn user_of(
+        &self,
+        live: &Arc<Live>,
+        now: SystemTime,
+    ) -> Result<Option<Arc<User>>, Failure> {
+        if self.is_stale(live, now) {
+            Box::pin(self.ask_again(live, now)).await?;
+            if live.is_over(now) {
+                return Ok(None);
+            }
+        }
+        let user = self.as_of_now(live);
+        if user.is_none() {
+            self.shared.sessions.end(live, now).await?;
+        }
+        Ok(user)
     }
 
     /// Whether the provider has to be asked before the session counts.
@@ -592,11 +733,24 @@ impl Identity {
 
     /// Asks providers about the sessions that something is open for, which no request would ask about.
     pub async fn ask_about_open_sessions(&self, now: SystemTime) {
-        let due = self.shared.sessions.live(|live| {
-            Arc::strong_count(live) > 1 && self.is_stale(live, now) && !live.is_over(now)
+        let sessions = &self.shared.sessions;
+        let due = sessions.live(|live| {
+            Arc::strong_count(live) > 1
+                && !live.is_over(now)
+                && (live.record().parent.is_some() || self.is_stale(live, now))
         });
         for live in due {
-            if let Err(why) = self.ask_again(&live, now).await {
+            let parent = live.record().parent.as_ref().map(Parent::id);
+            let asked = match parent {
+                None => self.ask_again(&live, now).await,
+                // Whoever uses what was made of a session uses that session.
+                Some(parent) => match sessions.find(&parent, now).await {
+                    Ok(Some(parent)) => self.user_of(&parent, now).await.map(drop),
+                    Ok(None) => sessions.end(&live, now).await.map_err(Failure::from),
+                    Err(why) => Err(why.into()),
+                },
+            };
+            if let Err(why) = asked {
                 error!(reason = why.reason(), "a session can't be renewed");
             }
         }
@@ -673,6 +827,7 @@ impl Identity {
             client,
             user_agent: user_agent.to_owned(),
             tokens: None,
+            parent: None,
         };
         self.sign_in(sign_in, presented, now).await
     }
@@ -689,11 +844,21 @@ impl Identity {
         let Ok(id) = Id::from_cookie(cookie) else {
             return Ok(None);
         };
-        let Some(live) = self.shared.sessions.find(&id, now).await? else {
+        let sessions = &self.shared.sessions;
+        let Some(live) = sessions.find(&id, now).await? else {
             return Ok(None);
         };
-        self.shared.sessions.end(&live, now).await?;
-        Ok(Some(live))
+        sessions.end(&live, now).await?;
+        // Who signs out at one host signs out at all that share the sign-on.
+        let parent = live.record().parent.as_ref().map(Parent::id);
+        let Some(parent) = parent else {
+            return Ok(Some(live));
+        };
+        let Some(parent) = sessions.find(&parent, now).await? else {
+            return Ok(Some(live));
+        };
+        sessions.end(&parent, now).await?;
+        Ok(Some(parent))
     }
 
     /// How somebody whose session has ended signs out at their provider, too, and comes back to `back`.

@@ -203,6 +203,8 @@ pub struct Begin<'b> {
     pub acr: &'b [String],
     /// Who it probably is.
     pub login_hint: Option<&'b str>,
+    /// The ticket of another host that waits for it.
+    pub hand_over: Option<&'b str>,
 }
 
 /// A sign-in that was begun.
@@ -499,6 +501,7 @@ impl Oidc {
             browser: Attempt::browser(asked.browser),
             max_age: max_age.map(|age| age.as_secs()),
             acr: acr.to_vec(),
+            hand_over: asked.hand_over.map(str::to_owned),
         };
         Ok(Begun {
             state,

@@ -37,9 +37,9 @@ export async function freePort() {
 
 /**
  * A running gate: where it listens, and the account it made. `settings` are added to its own, `files` to
- * its directory; `applications` take the place of the usual ones.
+ * its directory; `applications` take the place of the usual ones. `before` is what is done there by hand.
  */
-export async function start({ settings = "", backend, applications: stated, files = {}, session = "" } = {}) {
+export async function start({ settings = "", backend, applications: stated, files = {}, session = "", before } = {}) {
   const home = mkdtempSync(join(tmpdir(), "portcullis-browser-"));
   if (stated) mkdirSync(join(home, "policies"));
   else cpSync(join(ROOT, "policies"), join(home, "policies"), { recursive: true });
@@ -55,6 +55,7 @@ export async function start({ settings = "", backend, applications: stated, file
     writeFileSync(join(home, "policies", `${name}.toml`), `host = "${host}"\n${policy}`);
   }
   mkdirSync(join(home, "state"), { recursive: true });
+  before?.(home);
 
   const gate = spawn(BINARY, ["--config", home, "run"], { cwd: home, stdio: ["ignore", "pipe", "pipe"] });
   let said = "";

@@ -593,6 +593,16 @@ const issuer = `http://${HOST}:${await listen(Number(process.env.PORT ?? 0), ser
 let provider = makeProvider();
 const controlPort = await listen(0, control);
 
+// For whoever tries a gate out by hand: the client that the README registers.
+if (process.env.GATE) {
+  await addClient({
+    client_id: "portcullis",
+    client_secret: "for trying out only",
+    redirect_uris: [`${process.env.GATE}/.portcullis/callback/corp`],
+    post_logout_redirect_uris: [`${process.env.GATE}/.portcullis/signed-out`],
+  });
+}
+
 const stop = () => process.exit(0);
 process.on("SIGTERM", stop);
 process.on("SIGINT", stop);

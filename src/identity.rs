@@ -68,6 +68,7 @@ pub struct Shared {
     providers: Mutex<HashMap<[u8; 32], Weak<Oidc>>>,
     system_client: OnceLock<Result<Client, tls::Error>>,
     generations: AtomicU64,
+    changes: AtomicU64,
 }
 
 impl Shared {
@@ -87,12 +88,18 @@ impl Shared {
             providers: Mutex::default(),
             system_client: OnceLock::new(),
             generations: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
         })
     }
 
     /// The sessions.
     pub const fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    /// Another number whenever something else is known of somebody who is signed in.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     fn generation(&self) -> u64 {
@@ -710,7 +717,14 @@ impl Identity {
         let sessions = &self.shared.sessions;
         match provider.renew(&record.user, tokens, now).await {
             Ok(None) => Ok(()),
-            Ok(Some(vouched)) => Ok(sessions.renew(live, vouched.user, vouched.tokens).await?),
+            Ok(Some(vouched)) => {
+                let is_news = *vouched.user != *record.user;
+                let renewed = sessions.renew(live, vouched.user, vouched.tokens).await;
+                if is_news {
+                    self.shared.changes.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(renewed?)
+            }
             // What the provider does not say, being away, it can't take back either: who is signed in
             // stays so, and it is asked again soon.
             Err(oidc::Error::Away) => {
@@ -770,6 +784,31 @@ impl Identity {
             self.shared.sessions.end(live, now).await?;
         }
         Ok(orphans.len())
+    }
+
+    /// The user of a session in memory, as of now.
+    pub fn known_now(&self, live: &Live) -> Option<Arc<User>> {
+        let parent = live
+            .record()
+            .parent
+            .as_ref()
+            .map(|parent| parent.id().hash());
+        match parent.and_then(|parent| self.shared.sessions.in_memory(parent)) {
+            Some(parent) => self.as_of_now(&parent),
+            None => self.as_of_now(live),
+        }
+    }
+
+    /// A user who has proved who they are with each request, as of now: none where their account or
+    /// method is gone.
+    pub fn still_known(&self, user: &Arc<User>) -> Option<Arc<User>> {
+        let passwords = match self.methods.get(&user.provider) {
+            Some(Method::Passwords(passwords)) => passwords,
+            Some(Method::Tokens(_) | Method::People(_)) => return Some(Arc::clone(user)),
+            None if *user.provider == *LOCAL => &self.local,
+            None => return None,
+        };
+        passwords.user(&user.name, user.signed_in_at)
     }
 
     /// Groups and address are read anew at each request, so that taking one away takes effect

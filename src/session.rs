@@ -320,6 +320,14 @@ impl Sessions {
         Ok(self.keep(live, now)?.and_then(|live| self.used(live, now)))
     }
 
+    /// The session known by a hash, if it is in memory.
+    pub fn in_memory(&self, hash: Hash) -> Option<Arc<Live>> {
+        match self.read(hash).get(&hash) {
+            Some(Entry::Live(live)) => Some(Arc::clone(live)),
+            Some(Entry::Ended(_)) | None => None,
+        }
+    }
+
     /// Begins a session with an id of its own, never one that a browser brought (SECURITY.md S2), and
     /// ends the one it takes the place of. It is on the disk when this returns.
     ///

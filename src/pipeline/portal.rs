@@ -399,7 +399,8 @@ impl Visit<'_> {
             | body::Error::BackendMalformed(_)
             | body::Error::BackendTimeout
             | body::Error::BackendGone
-            | body::Error::SessionOver => Refused::FormTimeout,
+            | body::Error::SessionOver
+            | body::Error::NoLongerAllowed => Refused::FormTimeout,
         })
     }
 

@@ -218,8 +218,10 @@ person("a disabled user is out, and what is open for them closes", async (page, 
 
 person("who loses a group loses what it opened", async (page) => {
   await provider.tell("/users", { sub: "eve", groups: ["engineering"], email: "eve@example.com" });
-  await signsIn(page, "eve", "/", "wiki");
+  await signsIn(page, "eve", "/talk", "wiki");
+  await page.getByText("heard hello").waitFor();
   await provider.tell("/users", { sub: "eve", groups: ["staff"] });
+  await page.getByText("closed").waitFor({ timeout: SETTLES_WITHIN_MS });
   const until = Date.now() + SETTLES_WITHIN_MS;
   let status;
   do {

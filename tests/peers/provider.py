@@ -1,5 +1,6 @@
 """A certified OpenID provider, and people with browsers who sign in there at a gate."""
 
+import functools
 import http.client
 import http.server
 import itertools
@@ -34,13 +35,21 @@ class Provider:
     def __init__(self):
         self.process = subprocess.Popen(["node", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL, text=True)
+
+    @functools.cached_property
+    def at(self):
+        """Where it is, once it is there."""
         line = self.process.stdout.readline()
         assert line, f"{SERVER} does not start: `npm ci` in its directory may be missing"
-        at = json.loads(line)
-        self.issuer, self.control = at["issuer"], urllib.parse.urlsplit(at["control"])
+        return json.loads(line)
+
+    @property
+    def issuer(self):
+        return self.at["issuer"]
 
     def tell(self, path, content=None):
-        connection = http.client.HTTPConnection(self.control.hostname, self.control.port, timeout=PATIENCE_S)
+        control = urllib.parse.urlsplit(self.at["control"])
+        connection = http.client.HTTPConnection(control.hostname, control.port, timeout=PATIENCE_S)
         try:
             connection.request("GET" if content is None else "POST", path,
                                None if content is None else json.dumps(content))
@@ -76,6 +85,10 @@ class Provider:
     def sessions(self, sub):
         """Names of the sessions of a user, the oldest first."""
         return list(dict.fromkeys(one["sid"] for one in self.tell("/sessions") if one["sub"] == sub))
+
+    @property
+    def stopped(self):
+        return self.process.poll() is not None
 
     def stop(self):
         self.process.terminate()
@@ -200,7 +213,7 @@ class Person:
         at = urllib.parse.urlsplit(url)
         kept = self.jar.setdefault(at.netloc, {})
         fields = {"Host": at.netloc, "User-Agent": self.agent, **NAVIGATION, "Sec-Fetch-Site": "none"} | (headers or {})
-        lax = [f"{name}={value}" for (name, path), value in kept.items() if at.path.startswith(path)]
+        lax = [f"{name}={value}" for (name, path), value in list(kept.items()) if at.path.startswith(path)]
         if lax and not (from_elsewhere and method == "POST"):
             fields["Cookie"] = "; ".join(lax)
         body = form

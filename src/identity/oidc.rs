@@ -55,7 +55,7 @@ use crate::pure::ticket::Ticket;
 use crate::pure::{json, seal};
 
 use super::jwks::Keys;
-use super::kept::{FETCH_TIME, Kept};
+use super::kept::{Asker, FETCH_TIME, Kept, NoNewer};
 use super::metadata::Metadata;
 
 /// How long a provider may take to redeem a code, or to say who somebody is.
@@ -378,7 +378,10 @@ impl Oidc {
     async fn stated(&self, now: SystemTime) -> Result<Arc<super::kept::Loaded<Metadata>>, Error> {
         let stated = match self.metadata.current() {
             Some(stated) => stated,
-            None => self.metadata.newer(None, now).await.ok_or(Error::Away)?,
+            None => {
+                let newer = self.metadata.newer(None, Asker::Anybody, now).await;
+                newer.map_err(|_| Error::Away)?
+            }
         };
         // Metadata of another issuer would have us take its word for this one's (RFC 8414 §3.3).
         if stated.value.issuer != self.settings.rule.issuer {
@@ -680,10 +683,10 @@ impl Oidc {
                 .await?
                 .map_or_else(
                     || Claims::clone(&user.claims),
-                    |said| {
-                        let mut claims = Claims::clone(&user.claims);
-                        claims.extend(said);
-                        claims
+                    |mut said| {
+                        // What the provider says now counts before what it said then.
+                        add(&mut said, Claims::clone(&user.claims));
+                        said
                     },
                 ),
         };
@@ -729,7 +732,8 @@ impl Oidc {
                 .collect(),
             ..jwt::Rule::clone(&self.settings.rule)
         };
-        self.with_keys_by(&rule, &token, &stated.value, now, |issued| {
+        let asker = Asker::Anybody;
+        self.with_keys_by(&rule, &token, asker, &stated.value, now, |issued| {
             id_token::logout(&issued, now).map_err(Error::IdToken)
         })
         .await
@@ -742,7 +746,8 @@ impl Oidc {
         now: SystemTime,
         check: impl Fn(jwt::Issued<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.with_keys_by(&self.settings.rule, token, stated, now, check)
+        let rule = &self.settings.rule;
+        self.with_keys_by(rule, token, Asker::Issuer, stated, now, check)
             .await
     }
 
@@ -751,6 +756,7 @@ impl Oidc {
         &self,
         rule: &jwt::Rule,
         token: &Token<'_>,
+        asker: Asker,
         stated: &Metadata,
         now: SystemTime,
         check: impl Fn(jwt::Issued<'_>) -> Result<T, Error>,
@@ -758,13 +764,20 @@ impl Oidc {
         let keys = self.keys_at(&stated.jwks);
         let known = match keys.current() {
             Some(known) => known,
-            None => keys.newer(None, now).await.ok_or(Error::Away)?,
+            None => {
+                let newer = keys.newer(None, asker, now).await;
+                newer.map_err(|_| Error::Away)?
+            }
         };
         match token.issued(rule, &known.value, now) {
             Ok(issued) => check(issued),
             Err(BadToken::UnknownKey) => {
-                let newer = keys.newer(Some(known.generation), now).await;
-                let newer = newer.ok_or(Error::Token(BadToken::UnknownKey))?;
+                let newer = keys.newer(Some(known.generation), asker, now).await;
+                // What can't be looked up is no proof against anybody.
+                let newer = newer.map_err(|why| match why {
+                    NoNewer::Same => Error::Token(BadToken::UnknownKey),
+                    NoNewer::Unfetched => Error::Away,
+                })?;
                 let issued = token
                     .issued(rule, &newer.value, now)
                     .map_err(Error::Token)?;
@@ -788,10 +801,7 @@ impl Oidc {
         if self.lacks(&claims)
             && let Some(said) = self.user_info(stated, access_token, &subject).await?
         {
-            for (name, value) in said {
-                // What is signed counts before what is said.
-                claims.entry(name).or_insert(value);
-            }
+            add(&mut claims, said);
         }
         // Entra names the place of groups that do not fit; to know only some would let a rule that
         // denies a group miss it.
@@ -966,6 +976,18 @@ impl Oidc {
     fn away(&self, why: &fetch::Error) -> Error {
         warn!(provider = &**self.name(), error = %why, "the provider can't be asked");
         Error::Away
+    }
+}
+
+/// Adds to `claims` what others have besides. An address and that it is verified are one statement:
+/// of another source each would be about another address.
+fn add(claims: &mut Claims, others: Claims) {
+    const ADDRESS: [&str; 2] = ["email", "email_verified"];
+    let has_address = ADDRESS.iter().any(|name| claims.contains_key(*name));
+    for (name, value) in others {
+        if !(has_address && ADDRESS.contains(&&*name)) {
+            claims.entry(name).or_insert(value);
+        }
     }
 }
 

@@ -203,7 +203,11 @@ class Case(unittest.TestCase):
     def assert_refused(self, person, answer, status, reason, reached=0):
         """Refused for this reason, without a session, and with no more than `reached` requests ever sent on."""
         line = self.world.logged(answer)
-        self.assertEqual((line.get("verdict"), line.get("reason"), answer.status), ("refuse", reason, status))
+        wanted = [("refuse", reason, status)]
+        # A key that was looked up in vain is not looked up again for half a minute: that can't be said then.
+        if reason == "sign_in.jwt_unknown_key" and status != 401:
+            wanted.append(("refuse", "oidc.away", 503))
+        self.assertIn((line.get("verdict"), line.get("reason"), answer.status), wanted)
         self.assertEqual(answer.sets(SESSION), [], "no session")
         self.assertEqual(len(self.backend.seen_of(person.agent)), reached, "nothing reaches the application")
 
@@ -374,8 +378,6 @@ class BearerTokens(Case):
             with self.subTest(name):
                 self.assert_proves_nothing(token, reason)
 
-    # `at_hash` alone tells ID tokens, and those of the code flow need not have it: `check_purpose` of `pure::jwt`.
-    @unittest.expectedFailure
     def test_an_id_token_without_the_access_tokens_hash_is_no_access_token(self):
         self.assert_proves_nothing(self.corp.mint(**CLI, typ="JWT", nonce="n", auth_time=int(time.time())), "sign_in.jwt_type")
 
@@ -810,8 +812,6 @@ class Providers(Case):
         self.corp.mode(id_token={"claims": {"email": None}}, userinfo_wrong_sub=True)
         self.assert_not_signed_in(403, "oidc.userinfo", sub=sub)
 
-    # Userinfo's `email_verified` vouches for the ID token's address: `Oidc::vouched` fills in claims one by one.
-    @unittest.expectedFailure
     def test_an_address_is_verified_for_itself_alone(self):
         """The ID token states an address and not that it is verified; userinfo has another that is."""
         self.corp.mode(id_token={"claims": {"email": "admin@example.com", "email_verified": None, "groups": None}})
@@ -937,7 +937,7 @@ class Trouble(Case):
         self.rival.mode(huge=["jwks"])
         self.rival.tell("/rotate", {"drop": True})
         begun = time.monotonic()
-        self.assert_not_signed_in(403, "sign_in.jwt_unknown_key", "rival", sub)
+        self.assert_not_signed_in(503, "oidc.away", "rival", sub)
         self.assertLess(time.monotonic() - begun, 8)
         self.rival.mode()
         wait_until(lambda: self.person().sign_in(sub, "rival").status == 200, "the new keys are learned")
@@ -955,8 +955,6 @@ class Keys(Case):
         cls.enters(World(settings, {"quick": policy("quick"), "rival": policy("rival")}))
         cls.addClassCleanup(cls.world.close)
 
-    # Keys that can't be fetched count as `UnknownKey`, which ends the session: `Oidc::with_keys_by`.
-    @unittest.expectedFailure
     def test_keys_that_can_not_be_fetched_end_no_session(self):
         sub = self.world.somebody()
         person = self.signed_in(sub, "quick")
@@ -965,8 +963,6 @@ class Keys(Case):
         self.corp.mode(down=["jwks"])
         self.assertEqual(person.whoami("quick"), sub)
 
-    # Whoever has keys fetched last keeps all others from it for 30 s: `Kept::newer`.
-    @unittest.expectedFailure
     def test_a_stranger_does_not_keep_new_keys_from_being_learned(self):
         """A logout token of an unknown key has them fetched; the provider changes them right after."""
         sub = self.world.somebody(self.rival)

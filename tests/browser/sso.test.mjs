@@ -265,6 +265,23 @@ person("a provider that ends a session ends it in every application", async (pag
   assert.equal((await fetchPlainly(gate.at("/"), [here])).status, 303);
 });
 
+person("signing in in circles is noticed, and its cause is named", async (page, context) => {
+  const forget = () => context.clearCookies({ name: "__Host-portcullis_session" });
+  await signsIn(page, "ada");
+  for (let round = 0; round < 2; round++) {
+    await forget();
+    await page.goto(gate.at("/"));
+    assert.equal(page.url(), gate.at("/"));
+  }
+  await forget();
+  await page.goto(gate.at("/deep?link"));
+  await page.getByRole("heading", { name: "Signing in goes round in circles" }).waitFor();
+  assert.match(await content(page), /did not keep the cookie/);
+  await inspect(page, "sign-in-loop");
+  await page.getByRole("link", { name: "Try again" }).click();
+  await page.waitForURL(gate.at("/deep?link"));
+});
+
 person("a page that wants a fresh sign-in gets one", async (page) => {
   await signsIn(page, "ada", "/", "wiki");
   await new Promise((fulfil) => setTimeout(fulfil, 4_100));

@@ -88,6 +88,15 @@ impl Shared {
         })
     }
 
+    /// The same, with the keys that several gates have in common.
+    ///
+    /// # Errors
+    /// [`NoRandom`] if the operating system gives no random bytes.
+    pub fn in_common(self, common: &keys::Common) -> Result<Self, NoRandom> {
+        let keys = keys::Keys::in_common(common)?;
+        Ok(Self { keys, ..self })
+    }
+
     /// The sessions.
     pub const fn sessions(&self) -> &Sessions {
         &self.sessions
@@ -561,22 +570,40 @@ impl Identity {
         if live.is_over(now) || !self.is_stale(live, now) {
             return Ok(());
         }
-        let record = live.record();
-        let (Some(provider), Some(tokens)) = (self.provider(&record.user.provider), &record.tokens)
-        else {
+        let Some(provider) = self.provider(&live.user().provider) else {
             return Ok(());
         };
+        let later = || {
+            let later = provider.settings.refresh.min(oidc::RETRY);
+            let again = Seconds::of(now).plus(later);
+            let checked = Seconds(again.0.saturating_sub(provider.settings.refresh.as_secs()));
+            live.checked_at(checked);
+        };
         let sessions = &self.shared.sessions;
+        // A refresh token that is used twice may end the session (RFC 9700 §4.14.2), so of all gates one
+        // uses it.
+        let _turn_of_all = match sessions.turn_of_all(live).await {
+            Ok(Some(turn)) => turn,
+            Ok(None) => return Ok(()),
+            // The token that comes instead could not be kept. How long the session still counts is for
+            // the sessions to say.
+            Err(SessionError::Store(_)) => {
+                later();
+                return Ok(());
+            }
+            Err(why) => return Err(why.into()),
+        };
+        let record = live.record();
+        let Some(tokens) = &record.tokens else {
+            return Ok(());
+        };
         match provider.renew(&record.user, tokens, now).await {
             Ok(None) => Ok(()),
             Ok(Some(vouched)) => Ok(sessions.renew(live, vouched.user, vouched.tokens).await?),
             // What the provider does not say, being away, it can't take back either: who is signed in
             // stays so, and it is asked again soon.
             Err(oidc::Error::Away) => {
-                let later = provider.settings.refresh.min(oidc::RETRY);
-                let again = Seconds::of(now).plus(later);
-                let checked = Seconds(again.0.saturating_sub(provider.settings.refresh.as_secs()));
-                live.checked_at(checked);
+                later();
                 Ok(())
             }
             Err(why) => {

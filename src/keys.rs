@@ -5,7 +5,7 @@
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use crate::pure::seal::Mac;
+use crate::pure::seal::{self, Mac};
 
 /// The operating system gave no random bytes; nothing that needs them may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,25 @@ pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandom> {
     Ok(bytes)
 }
 
+/// A secret that several gates have in common, and the keys that come from it.
+pub struct Common(Mac);
+
+impl Common {
+    /// The keys of a secret, which must be as hard to guess as 32 random bytes.
+    pub fn new(secret: &[u8]) -> Self {
+        Self(Mac::new(&seal::hash(secret)))
+    }
+
+    /// The key of what sessions are found by.
+    pub fn index(&self) -> Mac {
+        self.key(b"index of sessions")
+    }
+
+    fn key(&self, purpose: &[u8]) -> Mac {
+        Mac::new(&Zeroizing::new(self.0.tag(&[purpose])))
+    }
+}
+
 /// Keys made anew at each start: what they protect need not outlive the process.
 pub struct Keys {
     csrf: Mac,
@@ -45,6 +64,18 @@ impl Keys {
     pub fn generate() -> Result<Self, NoRandom> {
         Ok(Self {
             csrf: Mac::new(&*random()?),
+            credentials: Mac::new(&*random()?),
+        })
+    }
+
+    /// Fresh keys, but for what another gate has to know: a form that one of them made may be sent
+    /// to the other.
+    ///
+    /// # Errors
+    /// [`NoRandom`] if the operating system gives no random bytes.
+    pub fn in_common(common: &Common) -> Result<Self, NoRandom> {
+        Ok(Self {
+            csrf: common.key(b"forms"),
             credentials: Mac::new(&*random()?),
         })
     }
@@ -81,5 +112,16 @@ mod tests {
     fn keys_differ_from_each_other() {
         let keys = Keys::generate().unwrap();
         assert_ne!(keys.csrf().tag(&[b"x"]), keys.credentials().tag(&[b"x"]));
+    }
+
+    #[test]
+    fn gates_with_one_secret_know_each_others_forms_and_nothing_else_of_each_other() {
+        let (secret, other) = (Common::new(&[7; 32]), Common::new(&[8; 32]));
+        let gate = || Keys::in_common(&secret).unwrap();
+        let tag = |mac: &Mac| mac.tag(&[b"x"]);
+        assert_eq!(tag(gate().csrf()), tag(gate().csrf()));
+        assert_ne!(tag(gate().credentials()), tag(gate().credentials()));
+        assert_ne!(tag(&secret.index()), tag(gate().csrf()));
+        assert_ne!(tag(&secret.index()), tag(&other.index()));
     }
 }

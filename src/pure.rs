@@ -36,6 +36,7 @@ pub mod ticket;
 pub mod callback;
 pub mod attempt;
 pub mod backend_url;
+pub mod redis_url;
 pub mod access;
 pub mod encode_identity;
 pub mod internal_url;

@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::pure::seal::Mac;
 use crate::pure::session::{Hash, Seconds};
 
+/// Sessions of one user; the one used longest ago ends when there is one more.
+pub const MAX_SESSIONS_PER_USER: usize = 64;
+
 /// A session as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {

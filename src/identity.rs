@@ -907,7 +907,8 @@ impl Identity {
         }
         let passwords = Passwords::that_decides(asked, name).ok_or(Failure::NoMethod)?;
         let mac = self.shared.keys.credentials();
-        let attempt = Attempt::new(mac, &passwords.provider, name, client);
+        let failures = self.shared.keys.failures();
+        let attempt = Attempt::new(failures, &passwords.provider, name, client);
         // Before the memory is asked: it would tell right guesses from wrong ones.
         self.shared.regulation.check(&attempt, now)?;
         let key = mac.tag(&[
@@ -929,17 +930,18 @@ impl Identity {
                 },
             }
         };
-        self.shared.regulation.begin(&attempt, now)?;
+        let (regulation, sessions) = (&self.shared.regulation, &self.shared.sessions);
+        regulation.begin_everywhere(&attempt, sessions, now).await?;
         let right = match self.verify(asked, name, password).await {
             Ok(right) => right,
             Err(busy) => {
-                self.shared.regulation.withdrawn(&attempt);
+                regulation.withdrawn_everywhere(&attempt, sessions);
                 return Err(busy.into());
             }
         };
         let user = passwords.user(name, now).filter(|_| right);
         if let Some(user) = &user {
-            self.shared.regulation.succeeded(&attempt);
+            regulation.succeeded_everywhere(&attempt, sessions);
             let until = Seconds::of(now).plus(Duration::from_secs(PASSWORD_SECONDS));
             self.shared.verified.put(key, Arc::clone(user), until, now);
         }

@@ -54,6 +54,7 @@ impl Common {
 pub struct Keys {
     csrf: Mac,
     credentials: Mac,
+    failures: Mac,
 }
 
 impl Keys {
@@ -65,11 +66,12 @@ impl Keys {
         Ok(Self {
             csrf: Mac::new(&*random()?),
             credentials: Mac::new(&*random()?),
+            failures: Mac::new(&*random()?),
         })
     }
 
     /// Fresh keys, but for what another gate has to know: a form that one of them made may be sent
-    /// to the other.
+    /// to the other, and who guesses at one is to be slowed at the other.
     ///
     /// # Errors
     /// [`NoRandom`] if the operating system gives no random bytes.
@@ -77,6 +79,7 @@ impl Keys {
         Ok(Self {
             csrf: common.key(b"forms"),
             credentials: Mac::new(&*random()?),
+            failures: common.key(b"failures"),
         })
     }
 
@@ -85,9 +88,14 @@ impl Keys {
         &self.csrf
     }
 
-    /// The key under which verified and failed credentials are remembered.
+    /// The key under which verified credentials are remembered.
     pub const fn credentials(&self) -> &Mac {
         &self.credentials
+    }
+
+    /// The key under which failures are counted.
+    pub const fn failures(&self) -> &Mac {
+        &self.failures
     }
 }
 
@@ -112,6 +120,7 @@ mod tests {
     fn keys_differ_from_each_other() {
         let keys = Keys::generate().unwrap();
         assert_ne!(keys.csrf().tag(&[b"x"]), keys.credentials().tag(&[b"x"]));
+        assert_ne!(keys.csrf().tag(&[b"x"]), keys.failures().tag(&[b"x"]));
     }
 
     #[test]
@@ -121,7 +130,9 @@ mod tests {
         let tag = |mac: &Mac| mac.tag(&[b"x"]);
         assert_eq!(tag(gate().csrf()), tag(gate().csrf()));
         assert_ne!(tag(gate().credentials()), tag(gate().credentials()));
+        assert_eq!(tag(gate().failures()), tag(gate().failures()));
         assert_ne!(tag(&secret.index()), tag(gate().csrf()));
+        assert_ne!(tag(gate().failures()), tag(gate().csrf()));
         assert_ne!(tag(&secret.index()), tag(&other.index()));
     }
 }

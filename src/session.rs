@@ -821,6 +821,22 @@ impl Sessions {
             .map_err(SessionError::Store)
     }
 
+    /// Counts a failure at all gates, unless whoever it is has to wait: how long. Nothing is counted
+    /// where there are no others, or while they can't be reached: each gate counts for itself, too.
+    pub async fn count(&self, name: [u8; 16], leniency: store::Leniency) -> Option<Duration> {
+        let Store::Redis(store) = &self.store else {
+            return None;
+        };
+        store.count(name, leniency).await.ok().flatten()
+    }
+
+    /// Takes back at all gates a failure that was counted, or all of them.
+    pub fn uncount(&self, name: [u8; 16], all: bool) {
+        if let Store::Redis(store) = &self.store {
+            store.uncount(name, all);
+        }
+    }
+
     /// The sessions in memory that `wanted` picks.
     pub fn live(&self, wanted: impl Fn(&Arc<Live>) -> bool) -> Vec<Arc<Live>> {
         self.memory.pick(|_, entry| match entry {

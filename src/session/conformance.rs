@@ -327,7 +327,7 @@ async fn of_fifty_keepers_one_is_first(case: &Case<'_>) {
 }
 
 /// What all of them give, at the same time.
-async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+pub(super) async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut waiting: Vec<_> = futures.map(Box::pin).collect();
     let mut done = Vec::new();
     std::future::poll_fn(|context| {

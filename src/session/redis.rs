@@ -22,7 +22,7 @@ use crate::pure::seal::Mac;
 use crate::pure::session::{Hash, Seconds};
 
 use super::link::{Connection, Hear, Link, News, PATIENCE, Settings};
-use super::store::{Index, IndexKey, MAX_SESSIONS_PER_USER, New, Row, StoreError};
+use super::store::{Index, IndexKey, Leniency, MAX_SESSIONS_PER_USER, New, Row, StoreError};
 
 /// Commands under way; beyond that the store is busy.
 const QUEUE: usize = 1024;
@@ -83,6 +83,40 @@ static ADD: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// Counts a failure by the server's clock, unless one is to wait: answers how many milliseconds.
+/// The same as `identity::regulation` does in memory.
+static COUNT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local time = redis.call('TIME') \
+         local now = time[1] * 1000 + math.floor(time[2] / 1000) \
+         local free, leak, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]) \
+         local there = redis.call('HMGET', KEYS[1], 'f', 'a', 'u') \
+         local failures, as_of = tonumber(there[1]) or 0, tonumber(there[2]) or now \
+         local wait = math.min((tonumber(there[3]) or 0) - now, longest) \
+         if wait > 0 then return wait end \
+         local leaked = math.floor((now - as_of) / leak) \
+         if leaked > 0 then failures = math.max(0, failures - leaked) as_of = now end \
+         failures = failures + 1 \
+         local till = 0 \
+         if failures >= free then till = now + math.min(1000 * 2 ^ (failures - free), longest) end \
+         local number = function(n) return string.format('%d', n) end \
+         redis.call('HSET', KEYS[1], 'f', number(failures), 'a', number(as_of), 'u', number(till)) \
+         redis.call('PEXPIRE', KEYS[1], number(failures * leak + longest)) \
+         return 0",
+    )
+});
+
+/// Takes a failure back, and with it the wait.
+static UNCOUNT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local failures = tonumber(redis.call('HGET', KEYS[1], 'f') or 0) \
+         if failures > 1 then \
+         redis.call('HSET', KEYS[1], 'f', string.format('%d', failures - 1), 'u', '0') \
+         else redis.call('DEL', KEYS[1]) end \
+         return 0",
+    )
+});
+
 static UNLOCK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end \
@@ -123,7 +157,11 @@ impl Names {
         self.name('l', &hash.0)
     }
 
-    fn name(&self, kind: char, hash: &[u8; 32]) -> String {
+    fn failures(&self, name: [u8; 16]) -> String {
+        self.name('f', &name)
+    }
+
+    fn name(&self, kind: char, hash: &[u8]) -> String {
         let digits = hash.iter().flat_map(|byte| hex::lower(*byte));
         let colons = [':', kind, ':'];
         let name = self.prefix.chars().chain(colons);
@@ -405,6 +443,43 @@ impl Store {
                 .arg(&token)
                 .invoke_async::<()>(&mut connection)
                 .await
+        }));
+    }
+
+    /// Counts a failure of somebody at all gates, unless they have to wait: how long. The time is the
+    /// server's.
+    ///
+    /// # Errors
+    /// Why the store can't say.
+    pub async fn count(
+        &self,
+        name: [u8; 16],
+        leniency: Leniency,
+    ) -> Result<Option<Duration>, StoreError> {
+        let key = self.names.failures(name);
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        self.ask(move |mut connection| async move {
+            let wait: u64 = COUNT
+                .key(key)
+                .arg(leniency.free)
+                .arg(ms(leniency.leak))
+                .arg(ms(leniency.longest))
+                .invoke_async(&mut connection)
+                .await?;
+            Ok((wait > 0).then_some(Duration::from_millis(wait)))
+        })
+        .await
+    }
+
+    /// Takes a failure back at all gates, or all of them.
+    pub fn uncount(&self, name: [u8; 16], all: bool) {
+        let key = self.names.failures(name);
+        // What can't be taken back is forgotten in time.
+        drop(self.start(move |mut connection| async move {
+            if all {
+                return redis::cmd("DEL").arg(key).exec_async(&mut connection).await;
+            }
+            UNCOUNT.key(key).invoke_async(&mut connection).await
         }));
     }
 

@@ -83,6 +83,17 @@ impl Index<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexKey(pub [u8; 32]);
 
+/// How many failures are free, how fast they are forgotten, and how long the next one waits at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leniency {
+    /// The number that costs nothing.
+    pub free: u32,
+    /// The time in which one is forgotten.
+    pub leak: Duration,
+    /// The longest wait.
+    pub longest: Duration,
+}
+
 /// Why the store can't say.
 #[derive(Debug, Clone)]
 pub enum StoreError {

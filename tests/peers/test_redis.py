@@ -52,7 +52,7 @@ class Redis:
         return done.stdout
 
 
-def attempt(gate, form_of=None):
+def attempt(gate, form_of=None, password=PASSWORD):
     """Signs Ada in, with a form that perhaps another gate made: the status, and her cookie."""
     host = form_of or gate
     browser = same_origin(host.port, "localhost")
@@ -61,7 +61,7 @@ def attempt(gate, form_of=None):
     answer = with_form.getresponse()
     form = Form(answer.read().decode())
     with_form.close()
-    body = urllib.parse.urlencode(form.hidden | {form.name: "ada", form.password: PASSWORD})
+    body = urllib.parse.urlencode(form.hidden | {form.name: "ada", form.password: password})
     kind = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": "; ".join(cookies_of(answer.headers))}
     status, headers, _ = gate.request("POST", form.action or SIGN_IN, browser | kind, body)
     session = [one for one in cookies_of(headers) if "session" in one.partition("=")[0] and not one.endswith("=")]
@@ -146,6 +146,20 @@ class Shared(unittest.TestCase):
         status, cookie = attempt(other, form_of=one)
         self.assertLess(status, 400)
         self.assertEqual(status_of(one, cookie), 200)
+
+    def test_whoever_guesses_at_one_gate_is_slowed_at_the_other_while_redis_is_there(self):
+        redis = self.redis()
+        one, other = self.gates(f'url = "redis://127.0.0.1:{redis.port}"')
+        cookie = one.sign_in()
+        # Four at each gate, of which a gate alone would slow none.
+        statuses = [attempt(gate, password="guess")[0] for _ in range(4) for gate in (one, other)]
+        self.assertEqual((statuses[:5], set(statuses)), ([403] * 5, {403, 429}))
+        self.assertEqual([status_of(gate, cookie) for gate in (one, other)], [200] * 2)
+        redis.kill()
+        for gate in (one, other):
+            for _ in range(8):
+                status, _ = attempt(gate, password="guess")
+            self.assertEqual(status, 429, "each gate slows down alone")
 
     def test_a_server_that_is_killed_lets_nobody_in_and_comes_back_by_itself(self):
         redis = self.redis()

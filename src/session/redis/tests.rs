@@ -428,3 +428,72 @@ async fn a_stolen_store_names_nobody_and_everything_in_it_ends() {
         assert!(life.trim().parse::<i64>().unwrap() > 0, "{key}: {life}");
     }
 }
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn failures_are_counted_for_all_gates_as_one_gate_counts_them() {
+    let server = Server::start();
+    let gates = [0; 2].map(|_| server.gate());
+    let leniency = Leniency {
+        free: 3,
+        leak: 1000 * SECOND,
+        longest: 3 * SECOND,
+    };
+    let count = async |gate: usize, name| gates[gate].count([name; 16], leniency).await;
+    for failure in 0..3 {
+        assert_eq!(count(failure % 2, 1).await, None, "it is free");
+    }
+    // Each wait is twice as long, up to the longest; nothing counts that has to wait.
+    for wait in [1, 2, 3, 3] {
+        let (here, there) = (count(0, 1).await.unwrap(), count(1, 1).await.unwrap());
+        assert!(
+            here.max(there) <= SECOND * wait,
+            "{wait} {here:?} {there:?}"
+        );
+        assert!(
+            here.min(there) > SECOND * wait - SECOND / 2,
+            "{wait} {here:?} {there:?}"
+        );
+        tokio::time::sleep(there + SECOND / 100).await;
+        assert_eq!(count(1, 1).await, None);
+    }
+    assert_eq!(count(0, 2).await, None, "nobody else is slowed");
+    gates[0].uncount([1; 16], false);
+    tokio::time::sleep(SECOND / 5).await;
+    assert_eq!(count(1, 1).await, None, "the wait is taken back");
+    assert!(count(0, 1).await.is_some());
+    gates[0].uncount([1; 16], true);
+    tokio::time::sleep(SECOND / 5).await;
+    for _ in 0..3 {
+        assert_eq!(count(1, 1).await, None, "all is forgotten");
+    }
+    assert!(count(0, 1).await.is_some());
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn failures_leak_away_at_all_gates_and_of_fifty_at_once_the_free_ones_pass() {
+    let server = Server::start();
+    let gate = server.gate();
+    let leniency = Leniency {
+        free: 5,
+        leak: SECOND,
+        longest: 100 * SECOND,
+    };
+    let mut free = 0;
+    let all = (0..50).map(|_| gate.count([1; 16], leniency));
+    for passed in super::super::conformance::all(all).await {
+        free += u32::from(passed.is_none());
+    }
+    assert_eq!(free, 5);
+    tokio::time::sleep(3 * SECOND).await;
+    for _ in 0..2 {
+        assert_eq!(gate.count([1; 16], leniency).await, None);
+    }
+    server.kill();
+    assert_eq!(
+        gate.count([1; 16], leniency).await,
+        None,
+        "each gate counts for itself"
+    );
+}

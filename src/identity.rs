@@ -69,7 +69,6 @@ pub struct Shared {
     providers: Mutex<HashMap<[u8; 32], Weak<Oidc>>>,
     system_client: OnceLock<Result<Client, tls::Error>>,
     generations: AtomicU64,
-    changes: AtomicU64,
 }
 
 impl Shared {
@@ -89,18 +88,21 @@ impl Shared {
             providers: Mutex::default(),
             system_client: OnceLock::new(),
             generations: AtomicU64::new(0),
-            changes: AtomicU64::new(0),
         })
+    }
+
+    /// The same, with the keys that several gates have in common.
+    ///
+    /// # Errors
+    /// [`NoRandom`] if the operating system gives no random bytes.
+    pub fn in_common(self, common: &keys::Common) -> Result<Self, NoRandom> {
+        let keys = keys::Keys::in_common(common)?;
+        Ok(Self { keys, ..self })
     }
 
     /// The sessions.
     pub const fn sessions(&self) -> &Sessions {
         &self.sessions
-    }
-
-    /// Another number whenever something else is known of somebody who is signed in.
-    pub fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Relaxed)
     }
 
     fn generation(&self) -> u64 {
@@ -710,29 +712,40 @@ impl Identity {
         if live.is_over(now) || !self.is_stale(live, now) {
             return Ok(());
         }
-        let record = live.record();
-        let (Some(provider), Some(tokens)) = (self.provider(&record.user.provider), &record.tokens)
-        else {
+        let Some(provider) = self.provider(&live.user().provider) else {
             return Ok(());
         };
+        let later = || {
+            let later = provider.settings.refresh.min(oidc::RETRY);
+            let again = Seconds::of(now).plus(later);
+            let checked = Seconds(again.0.saturating_sub(provider.settings.refresh.as_secs()));
+            live.checked_at(checked);
+        };
         let sessions = &self.shared.sessions;
+        // A refresh token that is used twice may end the session (RFC 9700 §4.14.2), so of all gates one
+        // uses it.
+        let _turn_of_all = match sessions.turn_of_all(live).await {
+            Ok(Some(turn)) => turn,
+            Ok(None) => return Ok(()),
+            // The token that comes instead could not be kept. How long the session still counts is for
+            // the sessions to say.
+            Err(SessionError::Store(_)) => {
+                later();
+                return Ok(());
+            }
+            Err(why) => return Err(why.into()),
+        };
+        let record = live.record();
+        let Some(tokens) = &record.tokens else {
+            return Ok(());
+        };
         match provider.renew(&record.user, tokens, now).await {
             Ok(None) => Ok(()),
-            Ok(Some(vouched)) => {
-                let is_news = *vouched.user != *record.user;
-                let renewed = sessions.renew(live, vouched.user, vouched.tokens).await;
-                if is_news {
-                    self.shared.changes.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(renewed?)
-            }
+            Ok(Some(vouched)) => Ok(sessions.renew(live, vouched.user, vouched.tokens).await?),
             // What the provider does not say, being away, it can't take back either: who is signed in
             // stays so, and it is asked again soon.
             Err(oidc::Error::Away) => {
-                let later = provider.settings.refresh.min(oidc::RETRY);
-                let again = Seconds::of(now).plus(later);
-                let checked = Seconds(again.0.saturating_sub(provider.settings.refresh.as_secs()));
-                live.checked_at(checked);
+                later();
                 Ok(())
             }
             Err(why) => {
@@ -1091,7 +1104,8 @@ impl Identity {
         }
         let passwords = Passwords::that_decides(asked, name).ok_or(Failure::NoMethod)?;
         let mac = self.shared.keys.credentials();
-        let attempt = Attempt::new(mac, &passwords.provider, name, client);
+        let failures = self.shared.keys.failures();
+        let attempt = Attempt::new(failures, &passwords.provider, name, client);
         // Before the memory is asked: it would tell right guesses from wrong ones.
         self.shared.regulation.check(&attempt, now)?;
         let key = mac.tag(&[
@@ -1113,17 +1127,18 @@ impl Identity {
                 },
             }
         };
-        self.shared.regulation.begin(&attempt, now)?;
+        let (regulation, sessions) = (&self.shared.regulation, &self.shared.sessions);
+        regulation.begin_everywhere(&attempt, sessions, now).await?;
         let right = match self.verify(asked, name, password).await {
             Ok(right) => right,
             Err(busy) => {
-                self.shared.regulation.withdrawn(&attempt);
+                regulation.withdrawn_everywhere(&attempt, sessions);
                 return Err(busy.into());
             }
         };
         let user = passwords.user(name, now).filter(|_| right);
         if let Some(user) = &user {
-            self.shared.regulation.succeeded(&attempt);
+            regulation.succeeded_everywhere(&attempt, sessions);
             let until = Seconds::of(now).plus(Duration::from_secs(PASSWORD_SECONDS));
             self.shared.verified.put(key, Arc::clone(user), until, now);
         }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::pure::assertion::{self, PublicKey, Statement, Unstated};
 use crate::pure::rotation::{self, BadLine, Plan};
-use crate::pure::seal::{Mac, same};
+use crate::pure::seal::{self, Mac, same};
 use crate::pure::session::Seconds;
 
 /// The operating system gave no random bytes; nothing that needs them may go on.
@@ -39,10 +39,30 @@ pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandom> {
     Ok(bytes)
 }
 
+/// A secret that several gates have in common, and the keys that come from it.
+pub struct Common(Mac);
+
+impl Common {
+    /// The keys of a secret, which must be as hard to guess as 32 random bytes.
+    pub fn new(secret: &[u8]) -> Self {
+        Self(Mac::new(&seal::hash(secret)))
+    }
+
+    /// The key of what sessions are found by.
+    pub fn index(&self) -> Mac {
+        self.key(b"index of sessions")
+    }
+
+    fn key(&self, purpose: &[u8]) -> Mac {
+        Mac::new(&Zeroizing::new(self.0.tag(&[purpose])))
+    }
+}
+
 /// Keys made anew at each start: what they protect need not outlive the process.
 pub struct Keys {
     csrf: Mac,
     credentials: Mac,
+    failures: Mac,
 }
 
 impl Keys {
@@ -54,6 +74,20 @@ impl Keys {
         Ok(Self {
             csrf: Mac::new(&*random()?),
             credentials: Mac::new(&*random()?),
+            failures: Mac::new(&*random()?),
+        })
+    }
+
+    /// Fresh keys, but for what another gate has to know: a form that one of them made may be sent
+    /// to the other, and who guesses at one is to be slowed at the other.
+    ///
+    /// # Errors
+    /// [`NoRandom`] if the operating system gives no random bytes.
+    pub fn in_common(common: &Common) -> Result<Self, NoRandom> {
+        Ok(Self {
+            csrf: common.key(b"forms"),
+            credentials: Mac::new(&*random()?),
+            failures: common.key(b"failures"),
         })
     }
 
@@ -62,9 +96,14 @@ impl Keys {
         &self.csrf
     }
 
-    /// The key under which verified and failed credentials are remembered.
+    /// The key under which verified credentials are remembered.
     pub const fn credentials(&self) -> &Mac {
         &self.credentials
+    }
+
+    /// The key under which failures are counted.
+    pub const fn failures(&self) -> &Mac {
+        &self.failures
     }
 }
 
@@ -326,6 +365,20 @@ mod tests {
     fn keys_differ_from_each_other() {
         let keys = Keys::generate().unwrap();
         assert_ne!(keys.csrf().tag(&[b"x"]), keys.credentials().tag(&[b"x"]));
+        assert_ne!(keys.csrf().tag(&[b"x"]), keys.failures().tag(&[b"x"]));
+    }
+
+    #[test]
+    fn gates_with_one_secret_know_each_others_forms_and_nothing_else_of_each_other() {
+        let (secret, other) = (Common::new(&[7; 32]), Common::new(&[8; 32]));
+        let gate = || Keys::in_common(&secret).unwrap();
+        let tag = |mac: &Mac| mac.tag(&[b"x"]);
+        assert_eq!(tag(gate().csrf()), tag(gate().csrf()));
+        assert_ne!(tag(gate().credentials()), tag(gate().credentials()));
+        assert_eq!(tag(gate().failures()), tag(gate().failures()));
+        assert_ne!(tag(&secret.index()), tag(gate().csrf()));
+        assert_ne!(tag(gate().failures()), tag(gate().csrf()));
+        assert_ne!(tag(&secret.index()), tag(&other.index()));
     }
 
     const DAY: Duration = Duration::from_secs(24 * 3600);

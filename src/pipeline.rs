@@ -108,7 +108,8 @@ impl standing::Law for InForce {
             return 0;
         };
         let gate = gate.load();
-        gate.number.wrapping_add(gate.identity.shared().changes())
+        gate.number
+            .wrapping_add(gate.identity.shared().sessions().changes())
     }
 
     fn allows(&self, ground: &standing::Ground) -> bool {

@@ -42,6 +42,7 @@ pub mod callback;
 pub mod attempt;
 pub mod hand_over;
 pub mod backend_url;
+pub mod redis_url;
 pub mod access;
 pub mod encode_identity;
 pub mod internal_url;

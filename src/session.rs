@@ -1,10 +1,20 @@
-//! Who is signed in right now: live sessions in memory, in front of the store on disk.
+//! Who is signed in right now: live sessions in memory, in front of the store.
 //!
 //! Every request with a cookie asks here, so a hit takes one shard's read lock and no more. A miss
 //! asks the store and keeps what it finds. A session that ends leaves a mark, so that a request
 //! that had read it from the store a moment before can't bring it back.
 //!
 //! A [`Live`] session tells whoever holds it when it is over: tunnels and streams wait for that.
+//!
+//! Where several gates share a store, what is in memory counts only as long as the others are heard:
+//!
+//! | a session in memory | then |
+//! |---|---|
+//! | read while the others were heard, and they still are | it counts |
+//! | another gate ended it | it is over, and what is open for it closes |
+//! | another gate renewed it, or the others are not heard | the store is asked, at most once a second |
+//! | the store does not say, for less than `offline` | it counts |
+//! | the store does not say for longer | refused; what is open for it closes |
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,6 +22,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -21,14 +32,22 @@ use zeroize::Zeroizing;
 use crate::keys::{self, NoRandom};
 use crate::pure::identity::User;
 use crate::pure::quick::Quick;
+use crate::pure::seal::Mac;
 use crate::pure::session::{BadRecord, Hash, Id, Lifetimes, Parent, Record, Seconds, Tokens};
 use crate::pure::ticket::{Purpose, Ticket};
 
 pub mod store;
 pub mod embedded;
+pub mod link;
+pub mod redis;
+pub mod any;
 
 pub use embedded::OpenError;
 pub use store::{Index, StoreError};
+
+use self::redis::Store as RedisStore;
+use any::Store;
+use link::News;
 
 /// A key is the hash of a secret that only the gate makes up.
 type Entries = HashMap<Hash, Entry, Quick>;
@@ -44,6 +63,16 @@ const WRITE_BACK_SECONDS: u64 = 60;
 const MARK_SECONDS: u64 = 60;
 /// How long an open stream sleeps at most before it looks at the clock again, which may be set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// How often a shared store is asked about one session at most.
+const ASK_MS: u64 = 1000;
+/// A session that falls idle so soon may be in use at another gate.
+const SOON: Duration = Duration::from_secs(5);
+/// Sessions that the store is asked about at once.
+const AT_ONCE: usize = 64;
+/// How often it is looked whether another gate has renewed a session.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long another gate may take to renew one.
+const LOOKS: u32 = 320;
 
 /// Why it can't be said whether somebody is signed in; nobody is let in then.
 #[derive(Debug, Clone)]
@@ -91,6 +120,19 @@ pub struct Live {
     ended: AtomicBool,
     signal: Notify,
     clock: Clock,
+    asked: Asked,
+}
+
+/// When a shared store last said that the session is there.
+struct Asked {
+    /// In which epoch, see [`link`].
+    epoch: AtomicU64,
+    /// When, in milliseconds since 1970.
+    ms: AtomicU64,
+    /// Whether another gate has changed it since.
+    stale: AtomicBool,
+    /// Held by whoever asks.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// The clock that open streams look at: `SystemTime::now`, but in tests.
@@ -107,7 +149,14 @@ impl std::fmt::Debug for Live {
 
 impl Live {
     fn new(id: &Id, record: Record, idle: Duration, seen: Seconds, clock: Clock) -> Self {
+        let asked = Asked {
+            epoch: AtomicU64::new(0),
+            ms: AtomicU64::new(0),
+            stale: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::default(),
+        };
         Self {
+            asked,
             hash: id.hash(),
             id: record.tokens.is_some().then(|| id.again()),
             record: ArcSwap::from_pointee(record),
@@ -237,6 +286,29 @@ impl Live {
         self.ended.store(true, Ordering::Release);
         self.signal.notify_waiters();
     }
+
+    /// Whether it was ended, and did not only run out.
+    fn was_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Notes that it was in the store then.
+    fn is_there(&self, epoch: u64, ms: u64) {
+        self.asked.epoch.store(epoch, Ordering::Release);
+        self.asked.ms.store(ms, Ordering::Release);
+    }
+
+    /// Takes up a record of the store, unless what is here is newer.
+    fn take_up(&self, record: Record) -> bool {
+        let checked = |record: &Record| record.tokens.as_ref().map(|tokens| tokens.checked);
+        let before = self.record();
+        if checked(&record) <= checked(&before) {
+            return false;
+        }
+        let is_news = record.user != before.user;
+        self.record.store(Arc::new(record));
+        is_news
+    }
 }
 
 /// Who signs in, and from where.
@@ -257,10 +329,31 @@ pub struct SignIn {
 
 /// Every session of this gateway.
 pub struct Sessions {
-    shards: [RwLock<Entries>; SHARDS],
-    store: embedded::Store,
+    memory: Arc<Memory>,
+    store: Store,
     lifetimes: ArcSwap<Lifetimes>,
+    /// How long sessions in memory count while a shared store does not say.
+    offline: Duration,
+    /// The epoch in which the store was told again of what ended.
+    told_again: AtomicU64,
+    /// Grows whenever something else is known of a user.
+    changes: AtomicU64,
     clock: Clock,
+}
+
+/// Sessions in memory.
+struct Memory {
+    shards: [RwLock<Entries>; SHARDS],
+}
+
+/// Servers that several gates share, and what the gates have in common.
+pub struct Redis {
+    /// The servers.
+    pub servers: link::Settings,
+    /// The key of what sessions are found by.
+    pub index: Mac,
+    /// How long sessions in memory count while the servers are away.
+    pub offline: Duration,
 }
 
 impl std::fmt::Debug for Sessions {
@@ -283,9 +376,49 @@ impl Sessions {
     pub fn open(path: &Path, lifetimes: Lifetimes, clock: Clock) -> Result<Self, OpenError> {
         let salt = keys::random().map_err(|why| OpenError::File(std::io::Error::other(why)))?;
         Ok(Self {
-            shards: std::array::from_fn(|_| RwLock::default()),
-            store: embedded::Store::open(path, &salt)?,
+            memory: Arc::default(),
+            store: Store::Embedded(embedded::Store::open(path, &salt)?),
             lifetimes: ArcSwap::from_pointee(lifetimes),
+            offline: Duration::ZERO,
+            told_again: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+            clock,
+        })
+    }
+
+    /// The sessions at servers that other gates use, too; it is waited for them some seconds, and no
+    /// longer.
+    ///
+    /// # Errors
+    /// The system has no thread or no random bytes for it.
+    pub fn share(shared: Redis, lifetimes: Lifetimes, clock: Clock) -> Result<Self, OpenError> {
+        let gate = keys::random().map_err(|why| OpenError::File(std::io::Error::other(why)))?;
+        let memory = Arc::new(Memory::default());
+        let hearing = Arc::clone(&memory);
+        let hear = move |news| match news {
+            News::Ended(hash) => {
+                let until = Seconds::of(clock()).plus(Duration::from_secs(MARK_SECONDS));
+                hearing.mark(hash, until);
+            }
+            News::Replaced(hash) => {
+                if let Some(Entry::Live(live)) = hearing.read(hash).get(&hash) {
+                    live.asked.stale.store(true, Ordering::Release);
+                }
+            }
+        };
+        let Redis {
+            servers,
+            index,
+            offline,
+        } = shared;
+        let store = RedisStore::open(servers, index, *gate, Box::new(hear), clock);
+        Ok(Self {
+            memory,
+            store: Store::Redis(store.map_err(OpenError::File)?),
+            lifetimes: ArcSwap::from_pointee(lifetimes),
+            offline,
+            told_again: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             clock,
         })
     }
@@ -301,28 +434,38 @@ impl Sessions {
     /// Why it can't be said.
     pub async fn find(&self, id: &Id, now: SystemTime) -> Result<Option<Arc<Live>>, SessionError> {
         let hash = id.hash();
-        match self.read(hash).get(&hash) {
-            Some(Entry::Live(live)) => {
-                let live = Arc::clone(live);
-                return Ok(self.used(live, now));
-            }
+        let known = match self.memory.read(hash).get(&hash) {
+            Some(Entry::Live(live)) => Some(Arc::clone(live)),
             Some(Entry::Ended(_)) => return Ok(None),
-            None => {}
+            None => None,
+        };
+        if let Some(live) = known {
+            if self.has_to_ask(&live, now) && !Box::pin(self.ask(&live, now)).await? {
+                return Ok(None);
+            }
+            return Ok(self.used(live, now));
         }
+        let epoch = self.epoch();
         let Some(row) = self.store.load(hash).await.map_err(SessionError::Store)? else {
             return Ok(None);
         };
         let record = Record::open(id, &row.sealed).map_err(SessionError::Record)?;
         let live = Live::new(id, record, self.lifetimes.load().idle, row.seen, self.clock);
+        live.is_there(epoch, link::millis(now));
         if live.is_over(now) {
             return Ok(None);
         }
         Ok(self.keep(live, now)?.and_then(|live| self.used(live, now)))
     }
 
+    /// Another number whenever something else is known of somebody who is signed in.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
     /// The session known by a hash, if it is in memory.
     pub fn in_memory(&self, hash: Hash) -> Option<Arc<Live>> {
-        match self.read(hash).get(&hash) {
+        match self.memory.read(hash).get(&hash) {
             Some(Entry::Live(live)) => Some(Arc::clone(live)),
             Some(Entry::Ended(_)) | None => None,
         }
@@ -374,10 +517,12 @@ impl Sessions {
             others: self.others(&record, of.as_deref()),
             replaces: replaces.map(|old| old.hash),
         };
+        let epoch = self.epoch();
         for ended in self.store.create(new).await.map_err(SessionError::Store)? {
             self.mark(ended, created.plus(Duration::from_secs(MARK_SECONDS)));
         }
         let live = Live::new(&id, record, lifetimes.idle, created, self.clock);
+        live.is_there(epoch, link::millis(now));
         let live = self.keep(live, now)?.ok_or(SessionError::Full)?;
         Ok((id, live))
     }
@@ -410,6 +555,134 @@ impl Sessions {
         Ok(())
     }
 
+    /// What of a shared store is heard; always the same where there is nobody else.
+    fn epoch(&self) -> u64 {
+        match &self.store {
+            Store::Embedded(_) => 0,
+            Store::Redis(store) => store.link().epoch(),
+        }
+    }
+
+    /// Whether what is in memory of a session does not count by itself.
+    fn has_to_ask(&self, live: &Live, now: SystemTime) -> bool {
+        let Store::Redis(store) = &self.store else {
+            return false;
+        };
+        let epoch = store.link().epoch();
+        let falls_idle = || {
+            let dies = live.dies();
+            dies < live.expires() && dies <= Seconds::of(now).plus(SOON)
+        };
+        epoch == 0
+            || live.asked.epoch.load(Ordering::Acquire) != epoch
+            || live.asked.stale.load(Ordering::Acquire)
+            || falls_idle()
+    }
+
+    /// Asks a shared store whether a session is still there, for all who come at this moment.
+    async fn ask(&self, live: &Arc<Live>, now: SystemTime) -> Result<bool, SessionError> {
+        let Store::Redis(store) = &self.store else {
+            return Ok(true);
+        };
+        if live.was_ended() {
+            return Ok(false);
+        }
+        let _turn = live.asked.turn.lock().await;
+        let at = link::millis(now);
+        let asked = live.asked.ms.load(Ordering::Acquire);
+        let is_stale = live.asked.stale.load(Ordering::Acquire);
+        if !is_stale && !live.is_over(now) && at.abs_diff(asked) < ASK_MS {
+            return Ok(true);
+        }
+        let epoch = store.link().epoch();
+        // Before the store is read: what another gate does from here on is to be read once more.
+        live.asked.stale.store(false, Ordering::Release);
+        match self.read_again(live).await {
+            Ok(true) => {
+                live.is_there(epoch, at);
+                Ok(true)
+            }
+            Ok(false) => {
+                let now = Seconds::of(now);
+                self.mark(live.hash, now.plus(Duration::from_secs(MARK_SECONDS)));
+                Ok(false)
+            }
+            Err(why) => {
+                if is_stale {
+                    live.asked.stale.store(true, Ordering::Release);
+                }
+                let heard = store
+                    .link()
+                    .heard_until(live.asked.epoch.load(Ordering::Acquire));
+                let known = Duration::from_millis(at.saturating_sub(asked.max(heard)));
+                if known <= self.offline && !live.is_over(now) {
+                    return Ok(true);
+                }
+                self.memory.forget(live);
+                Err(why)
+            }
+        }
+    }
+
+    /// Takes up what the store has of a session; answers whether it has it.
+    async fn read_again(&self, live: &Live) -> Result<bool, SessionError> {
+        let Some(row) = self
+            .store
+            .load(live.hash)
+            .await
+            .map_err(SessionError::Store)?
+        else {
+            return Ok(false);
+        };
+        if let Some(id) = &live.id
+            && live.take_up(Record::open(id, &row.sealed).map_err(SessionError::Record)?)
+        {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
+        live.seen.fetch_max(row.seen.0, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Asks a shared store about the sessions that something is open for, which no request would ask
+    /// about; and tells a store that was away once more what ended meanwhile. To be called once a second.
+    pub async fn ask_about_open(&self, now: SystemTime) {
+        let Store::Redis(store) = &self.store else {
+            return;
+        };
+        let epoch = store.link().epoch();
+        if epoch != 0 && self.told_again.load(Ordering::Acquire) != epoch {
+            let mut told = true;
+            for hash in self.memory.ended() {
+                told &= store.remove(hash).await.is_ok();
+            }
+            if told {
+                self.told_again.store(epoch, Ordering::Release);
+            }
+        }
+        let open = self.live(|live| Arc::strong_count(live) > 1);
+        for live in &open {
+            self.note_use(live);
+        }
+        let due: Vec<_> = open
+            .into_iter()
+            .filter(|live| self.has_to_ask(live, now))
+            .collect();
+        for some in due.chunks(AT_ONCE) {
+            let asking = some.iter().map(|live| Box::pin(self.ask(live, now)));
+            let mut asking: Vec<_> = asking.collect();
+            std::future::poll_fn(|context| {
+                // Whoever asks about one next says what came of it.
+                asking.retain_mut(|one| one.as_mut().poll(context).is_pending());
+                if asking.is_empty() {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+        }
+    }
+
     /// What a session is found by beside its user; one that is made `of` another by what that has, too.
     fn others(&self, record: &Record, of: Option<&Record>) -> Vec<store::IndexKey> {
         let provider = &record.user.provider;
@@ -427,6 +700,33 @@ impl Sessions {
             .map(|parent| Index::Parent(parent.id().hash()));
         let all = [subject, session, parent].into_iter().flatten();
         all.map(|index| self.store.key(index)).collect()
+    }
+
+    /// The turn of all gates to ask the provider about a session, for whoever has this gate's; none if
+    /// another gate had it, whose answer is taken up by then.
+    ///
+    /// # Errors
+    /// The store can't say, or another gate takes too long.
+    pub async fn turn_of_all(&self, live: &Live) -> Result<Option<TurnOfAll<'_>>, SessionError> {
+        let Store::Redis(store) = &self.store else {
+            return Ok(Some(TurnOfAll(None)));
+        };
+        let token = *keys::random()?;
+        let before = live.record();
+        for _ in 0..LOOKS {
+            let locked = store.lock(live.hash, token).await;
+            if locked.map_err(SessionError::Store)? {
+                let turn = TurnOfAll(Some((store, live.hash, token)));
+                // Another gate may have had it a moment ago.
+                if !self.read_again(live).await? {
+                    self.mark(live.hash, live.expires());
+                    return Ok(None);
+                }
+                return Ok(Arc::ptr_eq(&before, &live.record()).then_some(turn));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Err(SessionError::Store(StoreError::Busy))
     }
 
     /// Takes up what a provider says of a session's user by now. Whoever calls has the session's turn.
@@ -451,6 +751,9 @@ impl Sessions {
                 .map_err(SessionError::Record)?,
             None => return Ok(()),
         };
+        if after.user != before.user {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
         live.record.store(Arc::new(after));
         let there = self.store.replace(live.hash, sealed).await;
         if !there.map_err(SessionError::Store)? {
@@ -557,26 +860,35 @@ impl Sessions {
         life: Duration,
     ) -> Result<bool, SessionError> {
         let now = Seconds::of(now);
-        let mac = crate::pure::seal::Mac::new(b"what was seen before, as a hash.");
+        let mac = Mac::new(b"what was seen before, as a hash.");
         self.store
             .keep(mac.tag(what), Vec::new(), now, now.plus(life))
             .await
             .map_err(SessionError::Store)
     }
 
+    /// Counts a failure at all gates, unless whoever it is has to wait: how long. Nothing is counted
+    /// where there are no others, or while they can't be reached: each gate counts for itself, too.
+    pub async fn count(&self, name: [u8; 16], leniency: store::Leniency) -> Option<Duration> {
+        let Store::Redis(store) = &self.store else {
+            return None;
+        };
+        store.count(name, leniency).await.ok().flatten()
+    }
+
+    /// Takes back at all gates a failure that was counted, or all of them.
+    pub fn uncount(&self, name: [u8; 16], all: bool) {
+        if let Store::Redis(store) = &self.store {
+            store.uncount(name, all);
+        }
+    }
+
     /// The sessions in memory that `wanted` picks.
     pub fn live(&self, wanted: impl Fn(&Arc<Live>) -> bool) -> Vec<Arc<Live>> {
-        let mut found = Vec::new();
-        for shard in &self.shards {
-            let entries = shard.read().unwrap_or_else(PoisonError::into_inner);
-            for entry in entries.values() {
-                match entry {
-                    Entry::Live(live) if wanted(live) => found.push(Arc::clone(live)),
-                    Entry::Live(_) | Entry::Ended(_) => {}
-                }
-            }
-        }
-        found
+        self.memory.pick(|_, entry| match entry {
+            Entry::Live(live) => wanted(live).then(|| Arc::clone(live)),
+            Entry::Ended(_) => None,
+        })
     }
 
     /// Forgets what is over, here and, up to a bound, in the store. To be called once a minute.
@@ -586,11 +898,13 @@ impl Sessions {
     /// Why the store may still have them.
     pub async fn prune(&self, now: SystemTime) -> Result<usize, SessionError> {
         let at = Seconds::of(now);
-        for shard in &self.shards {
+        // A store that is away may have lost in a crash what it was told a moment before.
+        let has_told = self.told_again.load(Ordering::Acquire) == self.epoch();
+        for shard in &self.memory.shards {
             let mut entries = shard.write().unwrap_or_else(PoisonError::into_inner);
             entries.retain(|_, entry| match entry {
                 Entry::Live(live) => !live.is_over(now),
-                Entry::Ended(until) => *until > at,
+                Entry::Ended(until) => *until > at || !has_told,
             });
         }
         self.store.prune(at).await.map_err(SessionError::Store)
@@ -602,6 +916,12 @@ impl Sessions {
             return None;
         }
         live.touch(now);
+        self.note_use(&live);
+        Some(live)
+    }
+
+    /// Writes the last use back, now and then.
+    fn note_use(&self, live: &Live) {
         let seen = live.seen().0;
         let written = live.written.load(Ordering::Relaxed);
         if seen.saturating_sub(written) >= WRITE_BACK_SECONDS
@@ -610,9 +930,8 @@ impl Sessions {
                 .compare_exchange(written, seen, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
         {
-            self.write_back(&live, written);
+            self.write_back(live, written);
         }
-        Some(live)
     }
 
     fn write_back(&self, live: &Live, written: u64) {
@@ -623,7 +942,7 @@ impl Sessions {
 
     /// Keeps a session in memory, unless it ended meanwhile; the one that is there already counts.
     fn keep(&self, live: Live, now: SystemTime) -> Result<Option<Arc<Live>>, SessionError> {
-        let mut entries = self.write(live.hash);
+        let mut entries = self.memory.write(live.hash);
         match entries.get(&live.hash) {
             Some(Entry::Live(there)) => return Ok(Some(Arc::clone(there))),
             Some(Entry::Ended(_)) => return Ok(None),
@@ -659,11 +978,69 @@ impl Sessions {
         Ok(())
     }
 
+    fn mark(&self, hash: Hash, until: Seconds) {
+        self.memory.mark(hash, until);
+    }
+}
+
+/// The turn of all gates; it ends with this.
+pub struct TurnOfAll<'s>(Option<(&'s RedisStore, Hash, [u8; 16])>);
+
+impl Drop for TurnOfAll<'_> {
+    fn drop(&mut self) {
+        if let Some((store, hash, token)) = self.0.take() {
+            store.unlock(hash, token);
+        }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| RwLock::default()),
+        }
+    }
+}
+
+impl Memory {
+    /// What `wanted` makes of the entries.
+    fn pick<T>(&self, wanted: impl Fn(Hash, &Entry) -> Option<T>) -> Vec<T> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let entries = shard.read().unwrap_or_else(PoisonError::into_inner);
+            found.extend(
+                entries
+                    .iter()
+                    .filter_map(|(hash, entry)| wanted(*hash, entry)),
+            );
+        }
+        found
+    }
+
+    /// What ended.
+    fn ended(&self) -> Vec<Hash> {
+        self.pick(|hash, entry| match entry {
+            Entry::Live(_) => None,
+            Entry::Ended(_) => Some(hash),
+        })
+    }
+
     /// Ends what is in memory of a session, and keeps it from being loaded again.
     fn mark(&self, hash: Hash, until: Seconds) {
         if let Some(Entry::Live(live)) = self.write(hash).insert(hash, Entry::Ended(until)) {
             live.end();
         }
+    }
+
+    /// Ends what is open for a session of which nothing is known any more; it may be loaded again.
+    fn forget(&self, live: &Arc<Live>) {
+        let mut entries = self.write(live.hash);
+        if let Some(Entry::Live(there)) = entries.get(&live.hash)
+            && Arc::ptr_eq(there, live)
+        {
+            entries.remove(&live.hash);
+        }
+        live.end();
     }
 
     #[expect(
@@ -688,5 +1065,7 @@ impl Sessions {
     }
 }
 
+#[cfg(test)]
+mod conformance;
 #[cfg(test)]
 mod tests;

@@ -31,6 +31,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ),
     ("rcgen", &["cert.rs", "cert/development.rs"]),
     ("redb", &["session/embedded.rs"]),
+    ("redis", &["session/link.rs", "session/redis.rs"]),
     ("socket2", &["edge/listen.rs"]),
     ("toml", &["pure/table.rs"]),
 ];

@@ -18,7 +18,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::backend::pool::{Pools, SWEEP};
 use crate::cert::{self, Store};
-use crate::config::gateway::{self, Gateway, LogFormat, LogLevel};
+use crate::config::gateway::{self, Gateway, LogFormat, LogLevel, SessionStore};
 use crate::config::verify::{Callers, Verify};
 use crate::edge::admin::Admin;
 use crate::edge::admission::Admission;
@@ -26,7 +26,8 @@ use crate::edge::exchange::{Exchange, Setup, Site};
 use crate::edge::listen::{self, Listener};
 use crate::edge::{Drain, Limits};
 use crate::identity::jwks::Keys;
-use crate::identity::{Identity, Shared, kept, oidc};
+use crate::identity::{Identity, Shared, kept, oidc, secrets};
+use crate::keys::Common;
 use crate::observe::access_log::{Format, Lines};
 use crate::observe::messages;
 use crate::observe::metrics::Metrics;
@@ -38,7 +39,8 @@ use crate::pure::http1::HeadLimits;
 use crate::pure::jwk::KeySet;
 use crate::pure::session::Lifetimes;
 use crate::pure::table::{Problem, Problems};
-use crate::session::Sessions;
+use crate::session::link::Settings;
+use crate::session::{self, Sessions};
 
 use super::signing::Keeper;
 use super::watch::Watch;
@@ -48,6 +50,8 @@ use super::{certificates, clock, first_run, gate, load, now};
 const PRUNE: Duration = Duration::from_secs(60);
 /// How often it is looked for open streams of sessions that their provider has to be asked about.
 const RENEW: Duration = Duration::from_secs(1);
+/// Bytes of the secret that gates have in common.
+const LEAST_SECRET: usize = 32;
 /// How long the last lines of the log may take to be written.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
@@ -131,10 +135,12 @@ fn run_logged(
         .threads
         .or_else(|| std::thread::available_parallelism().ok())
         .map_or(1, std::num::NonZero::get);
-    let sessions = sessions(directory, gateway)?;
-    let shared = Arc::new(
-        Shared::new(sessions, cores).map_err(|_| start("no random bytes from the system"))?,
-    );
+    let (sessions, common) = sessions(directory, gateway)?;
+    let shared = Shared::new(sessions, cores).and_then(|shared| match &common {
+        Some(common) => shared.in_common(common),
+        None => Ok(shared),
+    });
+    let shared = Arc::new(shared.map_err(|_| start("no random bytes from the system"))?);
     let rates = Arc::new(Cells::new());
     let signing = Arc::new(Keeper::new(directory.join(&gateway.assertion.file)));
     let store = Arc::new(if loaded.config.speaks_tls() {
@@ -256,17 +262,69 @@ const fn level(level: LogLevel) -> LevelFilter {
     }
 }
 
-fn sessions(directory: &Path, gateway: &Gateway) -> Result<Sessions, Error> {
-    let path = directory.join(&gateway.session.store);
+/// The sessions, and what this gate has in common with others.
+fn sessions(directory: &Path, gateway: &Gateway) -> Result<(Sessions, Option<Common>), Error> {
+    let session = &gateway.session;
+    let lifetimes = Lifetimes {
+        absolute: session.absolute,
+        idle: session.idle,
+    };
+    match &session.store {
+        SessionStore::File(file) => Ok((sessions_in_file(&directory.join(file), lifetimes)?, None)),
+        SessionStore::Redis(redis) => {
+            let secret = shared_secret(redis, directory)?;
+            let sessions = Sessions::share(
+                session::Redis {
+                    servers: servers(redis, directory)?,
+                    index: secret.index(),
+                    offline: session.offline,
+                },
+                lifetimes,
+                now,
+            );
+            let sessions = sessions.map_err(|error| start(error.to_string()))?;
+            Ok((sessions, Some(secret)))
+        }
+    }
+}
+
+fn shared_secret(redis: &gateway::Redis, directory: &Path) -> Result<Common, Error> {
+    let secret = secrets::load(&redis.key, directory)
+        .map_err(|error| start(format!("`[session.redis] key` can't be used: {error}")))?;
+    if secret.len() < LEAST_SECRET {
+        return Err(start(format!(
+            "`[session.redis] key` has less than {LEAST_SECRET} bytes; make one with `openssl rand -hex 32`"
+        )));
+    }
+    Ok(Common::new(secret.as_bytes()))
+}
+
+fn servers(redis: &gateway::Redis, directory: &Path) -> Result<Settings, Error> {
+    let failed = |key, error: &dyn fmt::Display| {
+        start(format!("`[session.redis] {key}` can't be used: {error}"))
+    };
+    let password = redis.password.as_ref();
+    let password = password.map(|source| secrets::load(source, directory));
+    let ca = redis.ca.as_ref();
+    let ca = ca.map(|file| std::fs::read(directory.join(file)));
+    Ok(Settings {
+        servers: redis.servers.clone(),
+        sentinel_master: redis.sentinel_master.clone(),
+        user: redis.user.clone(),
+        password: password
+            .transpose()
+            .map_err(|why| failed("password", &why))?,
+        ca: ca.transpose().map_err(|why| failed("ca", &why))?,
+        prefix: redis.prefix.clone(),
+    })
+}
+
+fn sessions_in_file(path: &Path, lifetimes: Lifetimes) -> Result<Sessions, Error> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)
             .map_err(|error| start(format!("`{}` can't be made: {error}", parent.display())))?;
     }
-    let lifetimes = Lifetimes {
-        absolute: gateway.session.absolute,
-        idle: gateway.session.idle,
-    };
-    Sessions::open(&path, lifetimes, now).map_err(|error| {
+    Sessions::open(path, lifetimes, now).map_err(|error| {
         start(format!(
             "the session store `{}` can't be opened: {error}",
             path.display()
@@ -672,8 +730,8 @@ impl Signals {
 async fn controlling(site: &Arc<Running>, mut signals: Signals, mut files: Option<Watch>) {
     attend(&site.gate.load().identity);
     let mut prune = tokio::time::interval(PRUNE);
-    let mut renew = tokio::time::interval(RENEW);
-    renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // On its own: a provider or store that takes long keeps no signal waiting.
+    tokio::task::spawn_local(watch_over_open(Arc::clone(site)));
     loop {
         let changed = async {
             match &mut files {
@@ -686,7 +744,6 @@ async fn controlling(site: &Arc<Running>, mut signals: Signals, mut files: Optio
             _ = signals.interrupt.recv() => break,
             _ = signals.hang_up.recv() => reload(site, &mut files).await,
             () = changed => reload(site, &mut files).await,
-            _ = renew.tick() => site.gate.load_full().identity.ask_about_open_sessions(now()).await,
             _ = prune.tick() => {
                 if let Err(error) = site.shared.sessions().prune(now()).await {
                     tracing::warn!(%error, "old sessions can't be removed");
@@ -706,6 +763,18 @@ async fn rotate(signing: &Arc<Keeper>) {
         Ok(Ok(true)) => tracing::info!("the keys of assertions were rotated"),
         Ok(Err(error)) => tracing::warn!(%error, "the keys of assertions can't be rotated"),
         Err(_) => tracing::warn!("the rotation of the keys of assertions broke off"),
+    }
+}
+
+/// Asks stores and providers about sessions that something is open for, without an end.
+async fn watch_over_open(site: Arc<Running>) {
+    let mut renew = tokio::time::interval(RENEW);
+    renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        renew.tick().await;
+        site.shared.sessions().ask_about_open(now()).await;
+        let gate = site.gate.load_full();
+        gate.identity.ask_about_open_sessions(now()).await;
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::pure::cidr::{self, IpNetwork};
-use crate::pure::secret;
+use crate::pure::redis_url::RedisUrl;
+use crate::pure::secret::{self, SecretSource};
 use crate::pure::table::{Key, Problems, Table};
 use crate::pure::target::Authority;
 use crate::pure::{rotation, unit};
@@ -75,14 +76,44 @@ pub struct Tls {
 /// `[session]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// The database.
-    pub store: PathBuf,
+    /// Where they are kept.
+    pub store: SessionStore,
     /// From sign-in to the end.
     pub absolute: Duration,
     /// From the last request to the end.
     pub idle: Duration,
     /// Where people sign in for every application.
     pub sign_in_host: Option<Authority>,
+    /// While a shared store is away.
+    pub offline: Duration,
+}
+
+/// Where sessions are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionStore {
+    /// In this file.
+    File(PathBuf),
+    /// At servers that several gates share.
+    Redis(Redis),
+}
+
+/// `[session.redis]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redis {
+    /// One server, the sentinels, or servers of a cluster.
+    pub servers: Vec<RedisUrl>,
+    /// The name that sentinels know the server by.
+    pub sentinel_master: Option<String>,
+    /// Who the gate is there.
+    pub user: Option<String>,
+    /// And by which password.
+    pub password: Option<SecretSource>,
+    /// The authorities that vouch for the servers, in PEM.
+    pub ca: Option<PathBuf>,
+    /// What names of keys begin with.
+    pub prefix: String,
+    /// The secret of the gates.
+    pub key: SecretSource,
 }
 
 /// `[assertion]`.
@@ -360,6 +391,59 @@ pub const SESSION: &[Key] = &[
         "host, with a port where it is not the listener's",
         "none",
         "People sign in on this host for every application, and so once for all; a provider need know this host alone. It is the host of one of the policies. Each host keeps a cookie of its own. Without it each application has its own sign-in.",
+    ),
+    key(
+        "redis",
+        "table",
+        "none",
+        "Keep sessions in Redis or Valkey, in place of `store`, for several gates that serve one site.",
+    ),
+    key(
+        "offline",
+        "duration",
+        "5m",
+        "While Redis can't be reached, sessions that this gate has in memory go on for this long, then they are refused with 503, as everybody else is at once. What ends a session elsewhere is not noticed meanwhile.",
+    ),
+];
+
+/// `[session.redis]`.
+pub const REDIS: &[Key] = &[
+    key(
+        "url",
+        "URL or list",
+        "none: required",
+        "`redis://host:port`, `rediss://host:port` over TLS, or `unix:/path`. Several are servers of one cluster, or with `sentinel_master` the sentinels. Redis 6.2 or Valkey 7.2 is the oldest that will do.",
+    ),
+    key(
+        "sentinel_master",
+        "name",
+        "none",
+        "The name of the server to ask the sentinels for. They are asked without a password.",
+    ),
+    key(
+        "user",
+        "name",
+        "none",
+        "The user that the gate is there (`ACL SETUSER`).",
+    ),
+    key("password", "secret", "none", "The password there."),
+    key(
+        "ca",
+        "file",
+        "the system's authorities",
+        "The authorities that vouch for the servers, in PEM.",
+    ),
+    key(
+        "prefix",
+        "text",
+        "portcullis",
+        "What the names of keys and channels begin with; gates that serve one site have the same.",
+    ),
+    key(
+        "key",
+        "secret",
+        "none: required",
+        "At least 32 bytes that nobody can guess, the same at every gate: hides in the store whose a session is, and lets a form that one gate made be sent to another.",
     ),
 ];
 
@@ -654,6 +738,14 @@ fn session(table: Option<&Table>) -> Session {
     } else {
         absolute.min(Duration::from_secs(HOUR))
     };
+    let redis = table.and_then(|table| table.table("redis", REDIS));
+    if let Some(table) = table
+        && table.has("store")
+        && redis.is_some()
+    {
+        let hint = "leave out `store`, or `[session.redis]`".to_owned();
+        table.problem("store", "sessions are kept in one place", Some(hint));
+    }
     if let Some(table) = table
         && idle > absolute
     {
@@ -664,9 +756,13 @@ fn session(table: Option<&Table>) -> Session {
         );
     }
     Session {
-        store: table
-            .and_then(|table| table.value("store", path))
-            .unwrap_or_else(|| "state/sessions.redb".into()),
+        store: redis.and_then(|table| read_redis(&table)).map_or_else(
+            || {
+                let file = table.and_then(|table| table.value("store", path));
+                SessionStore::File(file.unwrap_or_else(|| "state/sessions.redb".into()))
+            },
+            SessionStore::Redis,
+        ),
         absolute,
         idle,
         sign_in_host: table.and_then(|table| {
@@ -675,6 +771,68 @@ fn session(table: Option<&Table>) -> Session {
                     .map_err(|_| "expected a host such as `login.example.com`".to_owned())
             })
         }),
+        offline: time(table, "offline", 5 * 60),
+    }
+}
+
+/// Nothing after adding what can't be used.
+fn read_redis(table: &Table) -> Option<Redis> {
+    for (key, expected) in [
+        ("url", "a URL such as `rediss://redis.example:6379`"),
+        ("key", "where the secret is kept: `{ file = \"..\" }`"),
+    ] {
+        if !table.has(key) {
+            table.missing(key, expected);
+        }
+    }
+    let before = table.problems().count();
+    let servers = table.list("url", RedisUrl::parse).unwrap_or_default();
+    let is_alike = servers.windows(2).all(|two| match two {
+        [
+            RedisUrl::Tcp { tls: one, .. },
+            RedisUrl::Tcp { tls: other, .. },
+        ] => one == other,
+        _ => false,
+    });
+    let sentinel_master = table.value("sentinel_master", name);
+    if table.has("url") && table.problems().count() == before {
+        if servers.is_empty() {
+            table.problem("url", "there is no server in it", None);
+        } else if !is_alike {
+            let message = "several servers are all `redis://` or all `rediss://`";
+            table.problem("url", message, None);
+        } else if sentinel_master.is_some() && matches!(servers.first(), Some(RedisUrl::Unix(_))) {
+            table.problem("url", "a sentinel is not at a Unix socket", None);
+        }
+    }
+    Some(Redis {
+        servers,
+        sentinel_master,
+        user: table.value("user", name),
+        password: SecretSource::read(table, "password"),
+        ca: table.value("ca", path),
+        prefix: table
+            .value("prefix", prefix)
+            .unwrap_or_else(|| "portcullis".to_owned()),
+        key: SecretSource::read(table, "key")?,
+    })
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.chars().any(char::is_control) {
+        Err("expected a name".to_owned())
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    // A brace would say to a cluster which part of the name decides where the key is kept.
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+    if !text.is_empty() && text.len() <= 64 && text.chars().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected up to 64 letters, digits, `.`, `-`, `_` or `:`".to_owned())
     }
 }
 
@@ -928,6 +1086,56 @@ mod tests {
         one_problem(
             &format!("{LISTENER}[session]\nabsolute = \"30m\"\nidle = \"31m\"\n"),
             "6: longer than `absolute`, so it never ends a session",
+        );
+    }
+
+    #[test]
+    fn sessions_are_shared_at_servers_of_one_kind_and_with_a_secret() {
+        const KEY: &str = "key.file = \"k\"";
+        let redis = |lines: &str| read(&format!("{LISTENER}[session.redis]\n{lines}\n"));
+        let (gateway, problems) = redis(&format!("url = \"redis://a\"\n{KEY}"));
+        assert_eq!(problems, Vec::<String>::new());
+        let SessionStore::Redis(read) = gateway.session.store else {
+            panic!("no Redis");
+        };
+        assert_eq!(
+            (read.prefix.as_str(), read.key, read.ca),
+            ("portcullis", SecretSource::File("k".into()), None)
+        );
+        for (lines, expected) in [
+            (
+                KEY,
+                "4: `url` is missing: expected a URL such as `rediss://redis.example:6379`",
+            ),
+            (
+                "url = \"redis://a\"",
+                "4: `key` is missing: expected where the secret is kept: `{ file = \"..\" }`",
+            ),
+            ("key.file = \"k\"\nurl = []", "6: there is no server in it"),
+            (
+                "key.file = \"k\"\nurl = [\"redis://a\", \"rediss://b\"]",
+                "6: several servers are all `redis://` or all `rediss://`",
+            ),
+            (
+                "key.file = \"k\"\nurl = [\"unix:/a\", \"redis://b\"]",
+                "6: several servers are all `redis://` or all `rediss://`",
+            ),
+            (
+                "key.file = \"k\"\nurl = \"unix:/a\"\nsentinel_master = \"m\"",
+                "6: a sentinel is not at a Unix socket",
+            ),
+            (
+                "key.file = \"k\"\nurl = \"redis://a\"\nprefix = \"a{b}\"",
+                "7: `a{b}` can't be used: expected up to 64 letters, digits, `.`, `-`, `_` or `:`",
+            ),
+        ] {
+            assert_eq!(redis(lines).1, [expected], "{lines}");
+        }
+        one_problem(
+            &format!(
+                "{LISTENER}[session]\nstore = \"a\"\nredis = {{ url = \"redis://a\", {KEY} }}\n"
+            ),
+            "5: sessions are kept in one place",
         );
     }
 

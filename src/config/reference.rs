@@ -158,9 +158,18 @@ groups = ["staff"]
         heading: "[session]",
         keys: gateway::SESSION,
         example: r#"[session]
-store = "/var/lib/portcullis/sessions.redb"
 absolute = "8h"
 idle = "30m"
+"#,
+    },
+    Section {
+        heading: "[session.redis]",
+        keys: gateway::REDIS,
+        example: r#"[session.redis]
+url = "rediss://redis.example:6379"
+user = "portcullis"
+password = { credential = "redis" }
+key = { file = "state/gates.key" }
 "#,
     },
     Section {

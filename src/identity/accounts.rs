@@ -474,7 +474,7 @@ mod tests {
         let bob = accounts
             .user(&"local".into(), "bob", SystemTime::UNIX_EPOCH)
             .unwrap();
-        assert_eq!(bob.groups, ["a".into(), "b".into()]);
+        assert_eq!(bob.groups, ["a", "b"].map(Arc::<str>::from));
         assert_eq!(bob.email.as_deref(), Some("b@c.test"));
         assert!(accounts.get("eve smith").unwrap().groups.is_empty());
         assert!(accounts.get("Bob").is_none(), "names are exact");

@@ -6,6 +6,10 @@
 //! | of any accounts from one network, beyond 50 | likewise: passwords sprayed over accounts |
 //! | of one account from other networks | nothing: nobody locks an owner out (SECURITY.md T3, T4) |
 //!
+//! Where several gates share a store, failures are counted there as well, by the same rule, so that
+//! one who guesses gains nothing by going from gate to gate. While the store is away each gate slows
+//! down alone.
+//!
 //! An attempt counts when it begins and is taken back when it succeeds, so that a thousand at once
 //! are not a thousand guesses. Counts leak away with time. A network is an IPv4 address or an IPv6
 //! /64. The table is bounded; what has failed least makes room.
@@ -16,26 +20,23 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::pure::seal::Mac;
+use crate::session::Sessions;
+use crate::session::store::Leniency;
 
 /// The longest wait.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 const SHARDS: usize = 16;
 const SHARD_COUNTS: usize = 4096;
 
-/// How many failures are free, and how fast they are forgotten.
-#[derive(Clone, Copy)]
-struct Limit {
-    free: u32,
-    leak: Duration,
-}
-
-const PAIR: Limit = Limit {
+const PAIR: Leniency = Leniency {
     free: 5,
     leak: Duration::from_secs(10 * 60),
+    longest: LONGEST_WAIT,
 };
-const NETWORK: Limit = Limit {
+const NETWORK: Leniency = Leniency {
     free: 50,
     leak: Duration::from_secs(30),
+    longest: LONGEST_WAIT,
 };
 
 /// Try again after this long.
@@ -122,7 +123,44 @@ impl Regulation {
         self.take_back(attempt.network);
     }
 
-    fn count(&self, name: Name, limit: Limit, now: Duration) -> Result<(), Slowed> {
+    /// The same at all gates.
+    ///
+    /// # Errors
+    /// [`Slowed`] with how long to wait; this gate knows it by then, too.
+    pub async fn begin_everywhere(
+        &self,
+        attempt: &Attempt,
+        sessions: &Sessions,
+        now: SystemTime,
+    ) -> Result<(), Slowed> {
+        self.begin(attempt, now)?;
+        for (name, leniency) in [(attempt.pair, PAIR), (attempt.network, NETWORK)] {
+            if let Some(wait) = sessions.count(name, leniency).await {
+                let wait = wait.min(LONGEST_WAIT);
+                if let Some(count) = self.shard(name).get_mut(&name) {
+                    count.until = count.until.max(since_1970(now).saturating_add(wait));
+                }
+                return Err(Slowed(wait));
+            }
+        }
+        Ok(())
+    }
+
+    /// [Succeeded](Self::succeeded) at all gates.
+    pub fn succeeded_everywhere(&self, attempt: &Attempt, sessions: &Sessions) {
+        self.succeeded(attempt);
+        sessions.uncount(attempt.pair, true);
+        sessions.uncount(attempt.network, false);
+    }
+
+    /// [Withdrawn](Self::withdrawn) at all gates.
+    pub fn withdrawn_everywhere(&self, attempt: &Attempt, sessions: &Sessions) {
+        self.withdrawn(attempt);
+        sessions.uncount(attempt.pair, false);
+        sessions.uncount(attempt.network, false);
+    }
+
+    fn count(&self, name: Name, limit: Leniency, now: Duration) -> Result<(), Slowed> {
         let mut shard = self.shard(name);
         if !shard.contains_key(&name) && shard.len() >= SHARD_COUNTS {
             make_room(&mut shard, now);

@@ -433,7 +433,7 @@ async fn groups_are_those_of_today_j8() {
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(known.user.groups, ["other".into()]);
+    assert_eq!(known.user.groups, ["other"].map(Arc::<str>::from));
     assert_eq!(known.user.signed_in_at, at(0));
 }
 

@@ -29,10 +29,8 @@ use tracing::{error, info};
 use crate::pure::seal::Mac;
 use crate::pure::session::{Hash, Seconds};
 
-use super::store::{Index, IndexKey, New, Row, StoreError};
+use super::store::{Index, IndexKey, MAX_SESSIONS_PER_USER, New, Row, StoreError};
 
-/// Sessions of one user; the one used longest ago ends when there is one more.
-pub const MAX_SESSIONS_PER_USER: usize = 64;
 /// Rows that one pruning removes, so that the writer is not held up by it.
 pub const MAX_PRUNED: usize = 1024;
 

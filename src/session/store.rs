@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::pure::seal::Mac;
 use crate::pure::session::{Hash, Seconds};
 
+/// Sessions of one user; the one used longest ago ends when there is one more.
+pub const MAX_SESSIONS_PER_USER: usize = 64;
+
 /// A session as the store keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -82,6 +85,17 @@ impl Index<'_> {
 /// What sessions are found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexKey(pub [u8; 32]);
+
+/// How many failures are free, how fast they are forgotten, and how long the next one waits at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leniency {
+    /// The number that costs nothing.
+    pub free: u32,
+    /// The time in which one is forgotten.
+    pub leak: Duration,
+    /// The longest wait.
+    pub longest: Duration,
+}
 
 /// Why the store can't say.
 #[derive(Debug, Clone)]

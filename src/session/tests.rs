@@ -229,7 +229,7 @@ async fn memory_is_bounded_and_what_is_held_stays() {
     for number in 1..SHARD_SESSIONS + 100 {
         sessions.keep(live(number, now), at(10)).unwrap().unwrap();
     }
-    let shard = sessions.read(held.hash);
+    let shard = sessions.memory.read(held.hash);
     assert_eq!(shard.len(), SHARD_SESSIONS);
     assert!(shard.contains_key(&held.hash));
 }

@@ -108,7 +108,7 @@ fn a_good_token_of_every_algorithm_is_a_user() {
         let user = proved.user;
         assert_eq!((&*user.provider, &*user.name), ("ci", "bob"));
         assert_eq!(user.email.as_deref(), Some("bob@corp.test"));
-        assert_eq!(user.groups, ["staff".into(), "wiki".into()]);
+        assert_eq!(user.groups, ["staff", "wiki"].map(Arc::<str>::from));
         assert_eq!(user.claims["dept"], "x");
         assert_eq!(user.signed_in_at, now());
     }
@@ -441,7 +441,7 @@ fn names_and_groups_are_names_or_the_token_is_refused() {
     let one = case
         .with_claims(&with(claims(), "groups", "staff"))
         .unwrap();
-    assert_eq!(one.user.groups, ["staff".into()]);
+    assert_eq!(one.user.groups, ["staff"].map(Arc::<str>::from));
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub mod accounts;
 pub mod kept;
 pub mod jwks;
 pub mod metadata;
+pub mod github;
 pub mod secrets;
 pub mod oidc;
 pub mod provider;

@@ -310,7 +310,8 @@ impl Visit<'_> {
                 oidc::Error::Over | oidc::Error::InvalidGrant => Trouble::Over,
                 oidc::Error::Refused(callback::ProviderError::Unavailable) => Trouble::Away,
                 oidc::Error::Refused(callback::ProviderError::Other) => Trouble::Misconfigured,
-                oidc::Error::Refused(
+                oidc::Error::NotAMember
+                | oidc::Error::Refused(
                     callback::ProviderError::AccessDenied
                     | callback::ProviderError::InteractionRequired,
                 ) => Trouble::Denied,

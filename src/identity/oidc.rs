@@ -159,6 +159,8 @@ pub enum Error {
     NotAMember,
     /// The provider does not list all groups of the user.
     GroupOverage,
+    /// The provider does not say the groups again that it said before.
+    GroupsUnsaid,
     /// The logout token came before.
     Replayed,
     /// There are no random bytes, or a value makes no URL.
@@ -182,6 +184,7 @@ impl Error {
             Self::UserInfo => "oidc.userinfo",
             Self::NotAMember => "oidc.not_a_member",
             Self::GroupOverage => "oidc.group_overage",
+            Self::GroupsUnsaid => "oidc.groups_unsaid",
             Self::Replayed => "oidc.logout_replayed",
             Self::Internal => "oidc.internal",
         }
@@ -721,13 +724,17 @@ impl Oidc {
                 .user_info(&stated.value, access_token, &tokens.subject)
                 .await?
                 .map_or_else(
-                    || Claims::clone(&user.claims),
+                    || Ok(Claims::clone(&user.claims)),
                     |said| {
+                        // Some leave out a list that has become empty; the next sign-in tells.
+                        if self.lists_groups(&user.claims) && !self.lists_groups(&said) {
+                            return Err(Error::GroupsUnsaid);
+                        }
                         let mut claims = Claims::clone(&user.claims);
                         claims.extend(said);
-                        claims
+                        Ok(claims)
                     },
-                ),
+                )?,
         };
         self.vouched(
             claims,
@@ -900,15 +907,17 @@ impl Oidc {
         })
     }
 
+    fn lists_groups(&self, claims: &Claims) -> bool {
+        let groups_claim = self.settings.rule.groups_claim.as_ref();
+        groups_claim.is_some_and(|claim| jwt::at(claims, claim).is_some())
+    }
+
     /// Whether the claims say less than the configuration asks for.
     fn lacks(&self, claims: &Claims) -> bool {
         let rule = &self.settings.rule;
         let asks_for_email = self.settings.scopes.iter().any(|scope| scope == "email");
         jwt::at(claims, &rule.name_claim).is_none()
-            || rule
-                .groups_claim
-                .as_ref()
-                .is_some_and(|claim| jwt::at(claims, claim).is_none())
+            || rule.groups_claim.is_some() && !self.lists_groups(claims)
             || asks_for_email && !claims.contains_key("email")
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{
     Answer, Backend, Gate, SIGN_IN, Setup, cookies, get, policy, portcullis, wait_until,
@@ -21,6 +21,8 @@ struct Mode {
     token: String,
     /// Status and content of `/user`.
     user: (u16, &'static str),
+    /// A content that is announced and never comes.
+    hangs: bool,
     emails: &'static str,
 }
 
@@ -36,6 +38,7 @@ impl Default for Mode {
                 r#"{{"access_token":"{TOKEN}","scope":"read:org,user:email","token_type":"bearer"}}"#
             ),
             user: (200, OCTOCAT),
+            hangs: false,
             emails: r#"[{"email":"cat@octo.test","primary":true,"verified":true},
                         {"email":"ceo@acme.test","primary":false,"verified":false}]"#,
         }
@@ -78,6 +81,7 @@ fn github(mode: &Mutex<Mode>, request: &[u8]) -> Vec<u8> {
     }
     let (path, _) = target.split_once('?').unwrap_or((target, ""));
     match path {
+        "/api/v3/user" if mode.hangs => b"HTTP/1.1 200 X\r\nContent-Length: 9\r\n\r\n{".to_vec(),
         "/api/v3/user" => answer(mode.user.0, mode.user.1),
         "/api/v3/user/emails" => answer(200, mode.emails),
         "/api/v3/user/orgs" => {
@@ -369,6 +373,35 @@ fn what_is_no_user_is_nobody() {
     ] {
         site.set(|mode| mode.user = user);
         site.refuses(status, reason);
+    }
+}
+
+#[test]
+fn an_answer_that_is_too_long_or_never_ends_is_given_up() {
+    let site = Site::new("groups = [\"acme\"]");
+    let long = format!(
+        r#"{{"id":1,"login":"a","bio":"{}"}}"#,
+        "x".repeat(1024 * 1024)
+    );
+    site.set(|mode| mode.user = (200, long.leak()));
+    site.refuses(503, "oidc.away");
+    site.set(|mode| mode.hangs = true);
+    let begun = Instant::now();
+    site.refuses(503, "oidc.away");
+    assert!(begun.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
+fn an_answer_of_another_issuer_is_refused() {
+    let site = Site::new("groups = [\"acme\"]");
+    let issuer = format!("{}/login/oauth", site.hub.url());
+    let asked = site.hub.requests();
+    for (issuer, status) in [("https://evil.test/login/oauth", 403), (&issuer, 303)] {
+        let (browser, url) = site.begin();
+        let state = parameter(&url, "state");
+        let done = site.come_back(&browser, &format!("code=abc&state={state}&iss={issuer}"));
+        assert_eq!(done.status, status, "{issuer}");
+        assert_eq!(site.hub.requests() == asked, status == 403);
     }
 }
 

@@ -38,6 +38,8 @@ pub enum Error {
     BackendGone,
     /// The session that this was for is over.
     SessionOver,
+    /// It would not be let through any more.
+    NoLongerAllowed,
 }
 
 impl Error {
@@ -51,6 +53,7 @@ impl Error {
             Self::BackendTimeout => "forward.idle_timeout",
             Self::BackendGone => "forward.backend_gone",
             Self::SessionOver => "sign_in.session_over",
+            Self::NoLongerAllowed => "access.no_longer",
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod run;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use crate::cert::{self, Certificates};
@@ -18,7 +19,7 @@ use crate::identity::{Identity, Shared, secrets};
 use crate::keys::SharedKey;
 use crate::pipeline::rate::Cells;
 use crate::pipeline::request_headers::Assertion;
-use crate::pipeline::{Gate, verify};
+use crate::pipeline::{Gate, InForce, verify};
 use crate::pure::cidr;
 use crate::pure::secret::SecretSource;
 use crate::pure::table::{Problem, Problems};
@@ -194,13 +195,18 @@ pub fn gate(
     shared: &Arc<Shared>,
     rates: &Arc<Cells>,
     signing: &Keeper,
+    in_force: &Arc<InForce>,
     directory: &Path,
     problems: &Problems,
 ) -> Option<Gate> {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
     let Loaded {
         config, accounts, ..
     } = loaded;
-    let identity = Identity::new(shared, accounts, &config.providers, directory, problems)?;
+    let mut identity = Identity::new(shared, accounts, &config.providers, directory, problems)?;
+    identity
+        .sign_in_host
+        .clone_from(&config.gateway.session.sign_in_host);
     let asks = config.routes.apps().iter().any(|app| {
         let paths = app.paths.iter().map(|(_, rules)| rules);
         let mut all = paths.chain([&app.rules]);
@@ -217,6 +223,8 @@ pub fn gate(
         Some(verify) => Some(askers(verify, directory, problems)?),
     };
     Some(Gate {
+        in_force: Arc::clone(in_force),
+        number: NUMBER.fetch_add(1, Ordering::Relaxed),
         verify,
         routes: config.routes,
         identity: Arc::new(identity),

@@ -115,6 +115,13 @@ fn read_with(
         .map(|(_, table)| policy::hosts(table))
         .collect();
     report_twins(&policies, &hosts);
+    if let Some(there) = &gateway.session.sign_in_host
+        && !hosts.iter().flatten().any(|host| *host == there.host)
+    {
+        let hint = "write a policy for it, such as the built-in `whoami` for who is signed in";
+        let message = format!("`sign_in_host`: no policy has the host `{}`", there.host);
+        root.problem("session", message, Some(hint.to_owned()));
+    }
     let served: Vec<&str> = hosts.iter().flatten().map(|host| host.as_str()).collect();
     let internal = Internal::new([], served);
     let context = policy::Context {

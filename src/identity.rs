@@ -20,12 +20,14 @@ use crate::keys::{self, NoRandom};
 use crate::pure::attempt;
 use crate::pure::callback;
 use crate::pure::csrf::{self, Forged};
+use crate::pure::hand_over::{self, Admission, HandOver};
 use crate::pure::identity::{User, is_name};
 use crate::pure::jwt::{self, BadToken, Proved, Token};
 use crate::pure::return_to::ReturnTo;
 use crate::pure::seal;
-use crate::pure::session::{Id, Seconds};
+use crate::pure::session::{Id, Parent, Seconds};
 use crate::pure::table::Problems;
+use crate::pure::target::Authority;
 use crate::pure::ticket::{Purpose, Ticket};
 use crate::refusal::{Answer, Limited, Refusal};
 use crate::session::{Index, Live, SessionError, Sessions, SignIn};
@@ -44,6 +46,7 @@ pub mod oidc;
 pub mod provider;
 
 use accounts::{Accounts, LOCAL};
+use kept::Asker;
 use oidc::Oidc;
 use password::{Busy, MAX_PASSWORD_BYTES, Pool, Stored};
 use provider::{BASIC, KeySource, Provider, Takes, Trust};
@@ -67,6 +70,7 @@ pub struct Shared {
     providers: Mutex<HashMap<[u8; 32], Weak<Oidc>>>,
     system_client: OnceLock<Result<Client, tls::Error>>,
     generations: AtomicU64,
+    changes: AtomicU64,
 }
 
 impl Shared {
@@ -86,12 +90,18 @@ impl Shared {
             providers: Mutex::default(),
             system_client: OnceLock::new(),
             generations: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
         })
     }
 
     /// The sessions.
     pub const fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    /// Another number whenever something else is known of somebody who is signed in.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     fn generation(&self) -> u64 {
@@ -143,6 +153,8 @@ impl Shared {
 
 /// Everybody who can be known under the configuration in force.
 pub struct Identity {
+    /// The host where people sign in for all others.
+    pub sign_in_host: Option<Authority>,
     shared: Arc<Shared>,
     local: Passwords,
     methods: BTreeMap<Arc<str>, Method>,
@@ -283,6 +295,14 @@ pub struct Browser<'b> {
     pub presented: Option<&'b str>,
 }
 
+/// Where somebody goes who has signed in at a provider.
+pub enum Onward {
+    /// To a path of this host.
+    Here(ReturnTo),
+    /// To the host that waits for the sign-in.
+    HandOver(Ticket),
+}
+
 /// A new session.
 pub struct SignedIn {
     /// The value of the session cookie; the only copy.
@@ -324,6 +344,7 @@ impl Identity {
             generation: shared.generation(),
         };
         whole.then(|| Self {
+            sign_in_host: None,
             shared: Arc::clone(shared),
             local,
             methods,
@@ -402,12 +423,7 @@ impl Identity {
             .look_at(&callback.state, Purpose::Attempt, now)
             .await?
             .ok_or(oidc::Error::Over)?;
-        let ticket = Ticket::new(*keys::random().map_err(|_| oidc::Error::Internal)?);
-        self.shared
-            .sessions
-            .keep_for(&ticket, Purpose::Posted, form, now, oidc::POSTED)
-            .await?;
-        Ok(ticket)
+        self.keep(Purpose::Posted, form, oidc::POSTED, now).await
     }
 
     /// An answer that was kept; it is given out once.
@@ -434,7 +450,7 @@ impl Identity {
         answer: &[u8],
         browser: Browser<'_>,
         now: SystemTime,
-    ) -> Result<(SignedIn, ReturnTo), Failure> {
+    ) -> Result<(SignedIn, Onward), Failure> {
         let provider = self.provider(provider).ok_or(Failure::NoMethod)?;
         let callback = callback::parse(answer).map_err(oidc::Error::Callback)?;
         let sessions = &self.shared.sessions;
@@ -460,9 +476,120 @@ impl Identity {
             client: browser.client,
             user_agent: browser.user_agent.to_owned(),
             tokens: Some(vouched.tokens),
+            parent: None,
         };
         let signed_in = self.sign_in(sign_in, browser.presented, now).await?;
-        Ok((signed_in, ReturnTo::parse(&attempt.to)))
+        let waits = attempt.hand_over.as_deref().map(Ticket::parse);
+        let onward = match waits {
+            Some(Ok(ticket)) => Onward::HandOver(ticket),
+            Some(Err(_)) | None => Onward::Here(ReturnTo::parse(&attempt.to)),
+        };
+        Ok((signed_in, onward))
+    }
+
+    /// Asks the sign-in host for a session: the ticket that the browser brings there.
+    ///
+    /// # Errors
+    /// Why it can't be asked.
+    pub async fn ask_sign_in_host(
+        &self,
+        asked: &HandOver,
+        now: SystemTime,
+    ) -> Result<Ticket, Failure> {
+        let plain = hand_over::encode(asked).map_err(|_| oidc::Error::Internal)?;
+        self.keep(Purpose::HandOver, &plain, oidc::ATTEMPT, now)
+            .await
+    }
+
+    async fn keep(
+        &self,
+        purpose: Purpose,
+        plain: &[u8],
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<Ticket, Failure> {
+        let ticket = Ticket::new(*keys::random().map_err(|_| oidc::Error::Internal)?);
+        self.shared
+            .sessions
+            .keep_for(&ticket, purpose, plain, now, life)
+            .await?;
+        Ok(ticket)
+    }
+
+    /// What another host asks, by its ticket.
+    ///
+    /// # Errors
+    /// [`oidc::Error::Over`] if it asks no more, or why that can't be said.
+    pub async fn asked_by(&self, ticket: &Ticket, now: SystemTime) -> Result<HandOver, Failure> {
+        let sessions = &self.shared.sessions;
+        let asked = sessions.look_at(ticket, Purpose::HandOver, now).await?;
+        let asked = asked.and_then(|plain| hand_over::decode(&plain).ok());
+        Ok(asked.ok_or(oidc::Error::Over)?)
+    }
+
+    /// Gives another host what it asks, out of the session of this cookie: the ticket to bring it.
+    ///
+    /// # Errors
+    /// Why it gets nothing.
+    pub async fn hand_over(
+        &self,
+        ticket: &Ticket,
+        cookie: &str,
+        now: SystemTime,
+    ) -> Result<(Ticket, HandOver), Failure> {
+        let id = Id::from_cookie(cookie).map_err(|_| oidc::Error::Over)?;
+        let sessions = &self.shared.sessions;
+        let asked = sessions.redeem(ticket, Purpose::HandOver, now).await?;
+        let asked: HandOver = asked
+            .and_then(|plain| hand_over::decode(&plain).ok())
+            .ok_or(oidc::Error::Over)?;
+        let admission = Admission {
+            origin: asked.origin.clone(),
+            to: asked.to.clone(),
+            browser: asked.browser,
+            parent: *id.as_parent().0,
+        };
+        let plain = hand_over::encode(&admission).map_err(|_| oidc::Error::Internal)?;
+        let plain = Zeroizing::new(plain);
+        let life = Duration::from_secs(hand_over::ADMISSION_SECONDS);
+        let ticket = self.keep(Purpose::Admission, &plain, life, now).await?;
+        Ok((ticket, asked))
+    }
+
+    /// Admits a browser by what the sign-in host has given: a session that ends with the one there.
+    ///
+    /// # Errors
+    /// Why it is not admitted.
+    pub async fn admit(
+        &self,
+        ticket: &Ticket,
+        origin: &str,
+        browser: Browser<'_>,
+        now: SystemTime,
+    ) -> Result<(SignedIn, ReturnTo), Failure> {
+        let sessions = &self.shared.sessions;
+        let given = sessions.redeem(ticket, Purpose::Admission, now).await?;
+        let given: Admission = given
+            .and_then(|plain| hand_over::decode(&plain).ok())
+            .ok_or(oidc::Error::Over)?;
+        let known = browser.cookie.map(attempt::Attempt::browser);
+        let is_theirs = known.is_some_and(|known| seal::same(&known, &given.browser));
+        if !is_theirs || given.origin != origin {
+            return Err(oidc::Error::OtherBrowser.into());
+        }
+        let parent = Parent(Zeroizing::new(given.parent));
+        let of = sessions.find(&parent.id(), now).await?;
+        let of = of.ok_or(oidc::Error::Over)?.record();
+        let sign_in = SignIn {
+            user: Arc::clone(&of.user),
+            proof: of.proof,
+            client: browser.client,
+            user_agent: browser.user_agent.to_owned(),
+            tokens: None,
+            parent: Some((parent, of)),
+        };
+        let signed_in = self.sign_in(sign_in, browser.presented, now).await?;
+        Ok((signed_in, ReturnTo::parse(&given.to)))
     }
 
     /// A new session in place of the one that the browser had.
@@ -526,20 +653,42 @@ impl Identity {
         let Some(live) = self.shared.sessions.find(&id, now).await? else {
             return Ok(None);
         };
-        if self.is_stale(&live, now) {
-            // In a box: it is rare, and long.
-            Box::pin(self.ask_again(&live, now)).await?;
-            if live.is_over(now) {
-                return Ok(None);
-            }
-        }
-        match self.as_of_now(&live) {
+        // One that was made of another is what that is by now.
+        let parent = live.record().parent.as_ref().map(Parent::id);
+        let user = match parent {
+            None => self.user_of(&live, now).await?,
+            // In a box, as what is rare and long below.
+            Some(parent) => match self.shared.sessions.find(&parent, now).await? {
+                Some(parent) => Box::pin(self.user_of(&parent, now)).await?,
+                None => None,
+            },
+        };
+        match user {
             Some(user) => Ok(Some(Known { live, user })),
             None => {
                 self.shared.sessions.end(&live, now).await?;
                 Ok(None)
             }
         }
+    }
+
+    /// The user of a session as of now; the session ends where there is none.
+    async fn user_of(
+        &self,
+        live: &Arc<Live>,
+        now: SystemTime,
+    ) -> Result<Option<Arc<User>>, Failure> {
+        if self.is_stale(live, now) {
+            Box::pin(self.ask_again(live, now)).await?;
+            if live.is_over(now) {
+                return Ok(None);
+            }
+        }
+        let user = self.as_of_now(live);
+        if user.is_none() {
+            self.shared.sessions.end(live, now).await?;
+        }
+        Ok(user)
     }
 
     /// Whether the provider has to be asked before the session counts.
@@ -570,7 +719,14 @@ impl Identity {
         let sessions = &self.shared.sessions;
         match provider.renew(&record.user, tokens, now).await {
             Ok(None) => Ok(()),
-            Ok(Some(vouched)) => Ok(sessions.renew(live, vouched.user, vouched.tokens).await?),
+            Ok(Some(vouched)) => {
+                let is_news = *vouched.user != *record.user;
+                let renewed = sessions.renew(live, vouched.user, vouched.tokens).await;
+                if is_news {
+                    self.shared.changes.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(renewed?)
+            }
             // What the provider does not say, being away, it can't take back either: who is signed in
             // stays so, and it is asked again soon.
             Err(oidc::Error::Away) => {
@@ -593,11 +749,24 @@ impl Identity {
 
     /// Asks providers about the sessions that something is open for, which no request would ask about.
     pub async fn ask_about_open_sessions(&self, now: SystemTime) {
-        let due = self.shared.sessions.live(|live| {
-            Arc::strong_count(live) > 1 && self.is_stale(live, now) && !live.is_over(now)
+        let sessions = &self.shared.sessions;
+        let due = sessions.live(|live| {
+            Arc::strong_count(live) > 1
+                && !live.is_over(now)
+                && (live.record().parent.is_some() || self.is_stale(live, now))
         });
         for live in due {
-            if let Err(why) = self.ask_again(&live, now).await {
+            let parent = live.record().parent.as_ref().map(Parent::id);
+            let asked = match parent {
+                None => self.ask_again(&live, now).await,
+                // Whoever uses what was made of a session uses that session.
+                Some(parent) => match sessions.find(&parent, now).await {
+                    Ok(Some(parent)) => self.user_of(&parent, now).await.map(drop),
+                    Ok(None) => sessions.end(&live, now).await.map_err(Failure::from),
+                    Err(why) => Err(why.into()),
+                },
+            };
+            if let Err(why) = asked {
                 error!(reason = why.reason(), "a session can't be renewed");
             }
         }
@@ -617,6 +786,31 @@ impl Identity {
             self.shared.sessions.end(live, now).await?;
         }
         Ok(orphans.len())
+    }
+
+    /// The user of a session in memory, as of now.
+    pub fn known_now(&self, live: &Live) -> Option<Arc<User>> {
+        let parent = live
+            .record()
+            .parent
+            .as_ref()
+            .map(|parent| parent.id().hash());
+        match parent.and_then(|parent| self.shared.sessions.in_memory(parent)) {
+            Some(parent) => self.as_of_now(&parent),
+            None => self.as_of_now(live),
+        }
+    }
+
+    /// A user who has proved who they are with each request, as of now: none where their account or
+    /// method is gone.
+    pub fn still_known(&self, user: &Arc<User>) -> Option<Arc<User>> {
+        let passwords = match self.methods.get(&user.provider) {
+            Some(Method::Passwords(passwords)) => passwords,
+            Some(Method::Tokens(_) | Method::People(_)) => return Some(Arc::clone(user)),
+            None if *user.provider == *LOCAL => &self.local,
+            None => return None,
+        };
+        passwords.user(&user.name, user.signed_in_at)
     }
 
     /// Groups and address are read anew at each request, so that taking one away takes effect
@@ -674,6 +868,7 @@ impl Identity {
             client,
             user_agent: user_agent.to_owned(),
             tokens: None,
+            parent: None,
         };
         self.sign_in(sign_in, presented, now).await
     }
@@ -690,11 +885,21 @@ impl Identity {
         let Ok(id) = Id::from_cookie(cookie) else {
             return Ok(None);
         };
-        let Some(live) = self.shared.sessions.find(&id, now).await? else {
+        let sessions = &self.shared.sessions;
+        let Some(live) = sessions.find(&id, now).await? else {
             return Ok(None);
         };
-        self.shared.sessions.end(&live, now).await?;
-        Ok(Some(live))
+        sessions.end(&live, now).await?;
+        // Who signs out at one host signs out at all that share the sign-on.
+        let parent = live.record().parent.as_ref().map(Parent::id);
+        let Some(parent) = parent else {
+            return Ok(Some(live));
+        };
+        let Some(parent) = sessions.find(&parent, now).await? else {
+            return Ok(Some(live));
+        };
+        sessions.end(&parent, now).await?;
+        Ok(Some(parent))
     }
 
     /// How somebody whose session has ended signs out at their provider, too, and comes back to `back`.
@@ -848,11 +1053,17 @@ impl Identity {
     ) -> Result<Arc<User>, Failure> {
         let mut keys = match tokens.keys.current() {
             Some(keys) => keys,
-            None => tokens.keys.newer(None, now).await.ok_or(Failure::NoKeys)?,
+            None => {
+                let newer = tokens.keys.newer(None, Asker::Anybody, now).await;
+                newer.map_err(|_| Failure::NoKeys)?
+            }
         };
         let mut proved = read.verify(&tokens.rule, &keys.value, now);
         if matches!(proved, Err(BadToken::UnknownKey))
-            && let Some(newer) = tokens.keys.newer(Some(keys.generation), now).await
+            && let Ok(newer) = tokens
+                .keys
+                .newer(Some(keys.generation), Asker::Anybody, now)
+                .await
         {
             proved = read.verify(&tokens.rule, &newer.value, now);
             keys = newer;

@@ -43,6 +43,8 @@ pub const SIGN_IN: &str = "/.portcullis/sign-in";
 pub const SIGN_OUT: &str = "/.portcullis/sign-out";
 /// Where they come back to when they have signed out at a provider, too.
 pub const SIGNED_OUT: &str = "/.portcullis/signed-out";
+/// Where a browser brings what the sign-in host has given it.
+pub const ADMIT: &str = "/.portcullis/admit";
 /// Below it each provider has the address to which it sends browsers back.
 pub const CALLBACK: &str = "/.portcullis/callback/";
 

@@ -21,6 +21,7 @@ pub mod network;
 pub mod rate;
 pub mod sign_in;
 pub mod user_rate;
+pub mod standing;
 pub mod access;
 pub mod request_headers;
 pub mod forward;
@@ -30,14 +31,17 @@ pub mod verify;
 
 pub use response_headers::Passed;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
 
 use crate::backend::pool::Pools;
 use crate::body::Body;
 use crate::caller::Caller;
 use crate::identity::Identity;
 use crate::pure::head::Head;
+use crate::pure::identity::User;
 use crate::record::Record;
 use crate::record::stage::{ACCESS, FORWARD, RATE, SIGN_IN};
 use crate::refusal::Refusal;
@@ -77,6 +81,56 @@ pub struct Gate {
     pub assertion: request_headers::Assertion,
     /// Which proxies may ask about requests that they were sent.
     pub verify: Option<verify::Rule>,
+    /// What tells open exchanges of the configurations after this one.
+    pub in_force: Arc<InForce>,
+    /// Which configuration of this process it is.
+    pub number: u64,
+}
+
+/// The configuration that is in force by now, for what was let through by one before.
+#[derive(Debug, Default)]
+pub struct InForce(OnceLock<Weak<ArcSwap<Gate>>>);
+
+impl InForce {
+    /// Looks at `gate` from now on; once for a process.
+    pub fn follow(&self, gate: &Arc<ArcSwap<Gate>>) {
+        let _ = self.0.set(Arc::downgrade(gate));
+    }
+
+    fn gate(&self) -> Option<Arc<Gate>> {
+        Some(self.0.get()?.upgrade()?.load_full())
+    }
+}
+
+impl standing::Law for InForce {
+    fn epoch(&self) -> u64 {
+        let Some(gate) = self.0.get().and_then(Weak::upgrade) else {
+            return 0;
+        };
+        let gate = gate.load();
+        gate.number.wrapping_add(gate.identity.shared().changes())
+    }
+
+    fn allows(&self, ground: &standing::Ground) -> bool {
+        let Some(gate) = self.gate() else { return true };
+        let Some(app) = gate.app(&ground.app) else {
+            return false;
+        };
+        let rules = app.rules_at(&ground.path);
+        let user = match (&ground.session, &ground.user) {
+            (Some(live), _) => gate.identity.known_now(live),
+            (None, Some(user)) => gate.identity.still_known(user),
+            (None, None) => None,
+        };
+        if ground.user.is_some() && user.is_none() {
+            return false;
+        }
+        let in_session = ground.session.is_some();
+        let takes = |user: &Arc<User>| rules.sign_in.takes(&user.provider, in_session);
+        user.as_ref().is_none_or(takes)
+            && rules.network.lets(ground.client)
+            && rules.access.still_allows(ground, user.as_deref())
+    }
 }
 
 impl Gate {
@@ -125,7 +179,7 @@ pub async fn handle(
     let grant    = access::decide(&rules.access, conn, &head, paced, now.wall, seen)?;                       seen.passed(ACCESS, clock());
     let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, &gate.assertion, conn, grant, head, body, seen)?;
     let early    = response_headers::early(&rules.response_headers, &gate.reserved, conn, outbound.authority().to_owned(), early);
-    let inbound  = forward::send(&rules.backends, pools, outbound, &early, seen).await?;                     seen.passed(FORWARD, clock());
+    let inbound  = forward::send(&rules.backends, pools, outbound, &early, &gate.in_force, seen).await?;     seen.passed(FORWARD, clock());
     Ok(response_headers::clean(&rules.response_headers, &gate.reserved, conn, asked, at.contact(), inbound, seen))
 }
 

@@ -40,6 +40,7 @@ pub mod form;
 pub mod ticket;
 pub mod callback;
 pub mod attempt;
+pub mod hand_over;
 pub mod backend_url;
 pub mod access;
 pub mod encode_identity;

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use crate::keys::{self, NoRandom};
 use crate::pure::identity::User;
 use crate::pure::quick::Quick;
-use crate::pure::session::{BadRecord, Hash, Id, Lifetimes, Record, Seconds, Tokens};
+use crate::pure::session::{BadRecord, Hash, Id, Lifetimes, Parent, Record, Seconds, Tokens};
 use crate::pure::ticket::{Purpose, Ticket};
 
 pub mod store;
@@ -179,6 +179,10 @@ impl Live {
                 at(provider)
                     && tokens.is_some_and(|tokens| tokens.session.as_deref() == Some(session))
             }
+            Index::Parent(hash) => {
+                let parent = record.parent.as_ref();
+                parent.is_some_and(|parent| parent.id().hash() == hash)
+            }
         }
     }
 
@@ -247,6 +251,8 @@ pub struct SignIn {
     pub user_agent: String,
     /// What a provider gave with it.
     pub tokens: Option<Tokens>,
+    /// The session that this one is made of, and its record.
+    pub parent: Option<(Parent, Arc<Record>)>,
 }
 
 /// Every session of this gateway.
@@ -314,6 +320,14 @@ impl Sessions {
         Ok(self.keep(live, now)?.and_then(|live| self.used(live, now)))
     }
 
+    /// The session known by a hash, if it is in memory.
+    pub fn in_memory(&self, hash: Hash) -> Option<Arc<Live>> {
+        match self.read(hash).get(&hash) {
+            Some(Entry::Live(live)) => Some(Arc::clone(live)),
+            Some(Entry::Ended(_)) | None => None,
+        }
+    }
+
     /// Begins a session with an id of its own, never one that a browser brought (SECURITY.md S2), and
     /// ends the one it takes the place of. It is on the disk when this returns.
     ///
@@ -328,15 +342,18 @@ impl Sessions {
         let id = Id::new(*keys::random()?);
         let lifetimes = **self.lifetimes.load();
         let created = Seconds::of(now);
+        let (parent, of) = sign_in.parent.unzip();
+        let expires = created.plus(lifetimes.absolute);
         let record = Record {
             created,
-            expires: created.plus(lifetimes.absolute),
+            expires: of.as_ref().map_or(expires, |of| expires.min(of.expires)),
             proof: sign_in.proof,
             csrf: *keys::random()?,
             client: sign_in.client,
             user_agent: sign_in.user_agent,
             user: sign_in.user,
             tokens: sign_in.tokens,
+            parent,
         };
         let hash = id.hash();
         if let Some(old) = replaces {
@@ -354,7 +371,7 @@ impl Sessions {
                 provider: &record.user.provider,
                 name: &record.user.name,
             }),
-            others: self.others(&record),
+            others: self.others(&record, of.as_deref()),
             replaces: replaces.map(|old| old.hash),
         };
         for ended in self.store.create(new).await.map_err(SessionError::Store)? {
@@ -372,6 +389,13 @@ impl Sessions {
     pub async fn end(&self, live: &Live, now: SystemTime) -> Result<(), SessionError> {
         // Until the store has forgotten it the mark stays as long as the session could have.
         self.mark(live.hash, live.expires());
+        let made_of_it = Index::Parent(live.hash);
+        let is_parent = live.record.load().parent.is_none();
+        if is_parent {
+            for child in self.live(|one| one.is_of(made_of_it)) {
+                self.mark(child.hash, child.expires());
+            }
+        }
         self.store
             .remove(live.hash)
             .await
@@ -380,24 +404,28 @@ impl Sessions {
             live.hash,
             Seconds::of(now).plus(Duration::from_secs(MARK_SECONDS)),
         );
+        if is_parent {
+            self.end_all_of(made_of_it, now).await?;
+        }
         Ok(())
     }
 
-    /// What a session is found by beside its user.
-    fn others(&self, record: &Record) -> Vec<store::IndexKey> {
-        let Some(tokens) = &record.tokens else {
-            return Vec::new();
-        };
+    /// What a session is found by beside its user; one that is made `of` another by what that has, too.
+    fn others(&self, record: &Record, of: Option<&Record>) -> Vec<store::IndexKey> {
         let provider = &record.user.provider;
-        let subject = Index::Subject {
+        let tokens = of.unwrap_or(record).tokens.as_ref();
+        let subject = tokens.map(|tokens| Index::Subject {
             provider,
             subject: &tokens.subject,
-        };
+        });
         let session = tokens
-            .session
-            .as_deref()
+            .and_then(|tokens| tokens.session.as_deref())
             .map(|session| Index::ProviderSession { provider, session });
-        let all = [Some(subject), session].into_iter().flatten();
+        let parent = record
+            .parent
+            .as_ref()
+            .map(|parent| Index::Parent(parent.id().hash()));
+        let all = [subject, session, parent].into_iter().flatten();
         all.map(|index| self.store.key(index)).collect()
     }
 

@@ -16,6 +16,12 @@ issuer     = "https://issuer.example.com"
 audience   = ["orders-api"]
 jwks_url   = "https://issuer.example.com/jwks.json"
 algorithms = ["RS256", "ES256"]
+
+[provider.corp]
+kind          = "oidc"
+issuer        = "https://idp.example.com"
+client_id     = "portcullis"
+client_secret = { file = "state/corp.secret" }
 "#;
 
 #[track_caller]

@@ -31,8 +31,8 @@ use crate::observe::access_log::{Format, Lines};
 use crate::observe::messages;
 use crate::observe::metrics::Metrics;
 use crate::observe::writer::{Sink, Writer};
-use crate::pipeline::Gate;
 use crate::pipeline::rate::Cells;
+use crate::pipeline::{Gate, InForce};
 use crate::pure::cidr;
 use crate::pure::http1::HeadLimits;
 use crate::pure::jwk::KeySet;
@@ -81,6 +81,7 @@ fn start(text: impl Into<String>) -> Error {
 struct Running {
     directory: PathBuf,
     gate: Arc<ArcSwap<Gate>>,
+    in_force: Arc<InForce>,
     shared: Arc<Shared>,
     rates: Arc<Cells>,
     signing: Arc<Keeper>,
@@ -156,7 +157,10 @@ fn run_logged(
     let hsts = hsts(&gateway.tls);
     let watched = loaded.files.clone();
     let problems = Problems::default();
-    let Some(first) = gate(loaded, &shared, &rates, &signing, directory, &problems) else {
+    let in_force = Arc::new(InForce::default());
+    let Some(first) = gate(
+        loaded, &shared, &rates, &signing, &in_force, directory, &problems,
+    ) else {
         return Err(Error::Problems(problems.into_sorted()));
     };
     let writer = Writer::start("access-log", std::io::stdout())
@@ -166,9 +170,12 @@ fn run_logged(
     metrics.set_apps(first.routes.apps().iter().map(|app| Arc::clone(&app.name)));
     metrics.set_certificates(store.expiries());
     metrics.reloaded(true);
+    let first = Arc::new(ArcSwap::from_pointee(first));
+    in_force.follow(&first);
     let site = Arc::new(Running {
         directory: directory.to_owned(),
-        gate: Arc::new(ArcSwap::from_pointee(first)),
+        gate: first,
+        in_force,
         shared,
         rates,
         signing,
@@ -725,6 +732,7 @@ async fn reload(site: &Arc<Running>, files: &mut Option<Watch>) {
             &reloading.shared,
             &reloading.rates,
             &reloading.signing,
+            &reloading.in_force,
             &reloading.directory,
             &problems,
         ) {

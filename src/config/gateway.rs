@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::pure::cidr::{self, IpNetwork};
 use crate::pure::secret;
 use crate::pure::table::{Key, Problems, Table};
+use crate::pure::target::Authority;
 use crate::pure::{rotation, unit};
 
 /// The file's name, below the configuration's directory.
@@ -80,6 +81,8 @@ pub struct Session {
     pub absolute: Duration,
     /// From the last request to the end.
     pub idle: Duration,
+    /// Where people sign in for every application.
+    pub sign_in_host: Option<Authority>,
 }
 
 /// `[assertion]`.
@@ -351,6 +354,12 @@ pub const SESSION: &[Key] = &[
         "duration",
         "1h",
         "A session ends this long after its last request; never later than by `absolute`.",
+    ),
+    key(
+        "sign_in_host",
+        "host, with a port where it is not the listener's",
+        "none",
+        "People sign in on this host for every application, and so once for all; a provider need know this host alone. It is the host of one of the policies. Each host keeps a cookie of its own. Without it each application has its own sign-in.",
     ),
 ];
 
@@ -660,6 +669,12 @@ fn session(table: Option<&Table>) -> Session {
             .unwrap_or_else(|| "state/sessions.redb".into()),
         absolute,
         idle,
+        sign_in_host: table.and_then(|table| {
+            table.value("sign_in_host", |text| {
+                Authority::parse(text.as_bytes())
+                    .map_err(|_| "expected a host such as `login.example.com`".to_owned())
+            })
+        }),
     }
 }
 

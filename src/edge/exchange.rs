@@ -166,9 +166,9 @@ impl Exchange {
             pipeline::handle(&gate, &self.0.pools, caller, head, body, now, &mut record).await;
         match passed {
             Ok(Passed { response, switched }) => {
-                let tunnel = switched.map(|(backend, session)| Tunnel {
+                let tunnel = switched.map(|(backend, standing)| Tunnel {
                     backend,
-                    session,
+                    standing,
                     idle: self.0.limits.tunnel_idle,
                 });
                 self.reply(response, tunnel, false, record)

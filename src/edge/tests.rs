@@ -147,7 +147,7 @@ fn a_tunnel_ends_though_its_client_takes_nothing() {
         let _other_side: (UnixStream, _) = listener.accept().await.unwrap();
         let tunnel = tunnel::Tunnel {
             backend,
-            session: None,
+            standing: None,
             idle: SHORT,
         };
         let running = tunnel::run(Stuck::saying(""), bytes::Bytes::new(), tunnel);

@@ -1,7 +1,7 @@
 //! A WebSocket after its 101: bytes both ways until either side, or the session, ends.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -10,19 +10,19 @@ use tokio::time::timeout;
 
 use crate::backend::pool::Conn;
 use crate::keys;
+use crate::pipeline::standing::Standing;
 use crate::pure::websocket::{self, Code, Frames};
-use crate::session::Live;
 
 const COPY_BYTES: usize = 16 * 1024;
 /// For the end of a stream to be written and heard.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// A backend that switched protocols, and the session it did so for.
+/// A backend that switched protocols, and what it did so by.
 pub struct Tunnel {
     /// The backend's side.
     pub backend: Conn,
-    /// The session whose end ends the tunnel; none for a public application.
-    pub session: Option<Arc<Live>>,
+    /// What the tunnel rests on, and ends with.
+    pub standing: Option<Rc<Standing>>,
     /// Nothing for this long in both directions ends it.
     pub idle: Duration,
 }
@@ -50,7 +50,7 @@ where
             input: behind,
             ..
         },
-        session,
+        standing,
         idle,
     } = tunnel;
     let (mut client_reads, mut client_writes) = tokio::io::split(client);
@@ -72,8 +72,8 @@ where
         }
     };
     let over = async {
-        match &session {
-            Some(session) => session.ended().await,
+        match &standing {
+            Some(standing) => standing.falls().await,
             None => std::future::pending().await,
         }
     };
@@ -81,7 +81,7 @@ where
         () = upward => None,
         () = downward => None,
         () = quiet => Some(("wire.tunnel_idle", Code::GoingAway)),
-        () = over => Some(("sign_in.session_over", Code::PolicyViolation)),
+        fallen = over => Some((fallen.reason(), Code::PolicyViolation)),
     };
     let (mut to_client, mut to_backend) = (Vec::new(), Vec::new());
     if let Some((_, code)) = cut {

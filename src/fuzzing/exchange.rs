@@ -206,6 +206,8 @@ impl World {
             .expect("a session")
             .cookie;
         let gate = Gate {
+            in_force: Arc::default(),
+            number: 0,
             verify: None,
             routes: config.routes,
             identity: Arc::new(identity),

@@ -53,6 +53,7 @@ pub fn from_file(path: &Path) -> Result<Keys, BadFile> {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
+    use crate::identity::kept::{Asker, NoNewer};
     use crate::pure::jwk::Algorithm;
     use crate::pure::jwk::tests::{Signer, set};
 
@@ -68,7 +69,8 @@ mod tests {
         assert!(known.value.find(Algorithm::EdDsa, Some("a")).is_ok());
         assert!(!keys.needs_attendance());
         let later = UNIX_EPOCH + Duration::from_secs(40);
-        assert!(keys.newer(Some(1), later).await.is_none());
+        let newer = keys.newer(Some(1), Asker::Issuer, later).await;
+        assert_eq!(newer.err(), Some(NoNewer::Same));
         std::fs::write(&path, "{}").unwrap();
         assert!(matches!(
             from_file(&path),

@@ -3,7 +3,8 @@
 //! | when | then |
 //! |---|---|
 //! | ten minutes have passed | it is fetched again, while the old one serves |
-//! | somebody needs a newer one, as for a token of an unknown key | it is fetched, for them at most once in 30 s however many ask (SECURITY.md J4) |
+//! | somebody needs a newer one, as for a token of an unknown key | it is fetched, at most once in 30 s however many ask (SECURITY.md J4) |
+//! | .. for a token that the issuer itself has just given | the same, counted apart, so that no stranger's token keeps new keys from being learned |
 //! | a fetch fails, is too slow, too large or no such document | the last good one stays; again in 2 s, then 4, 8 .. 30 s |
 //! | there never was a good one | nobody is let in by it (503) |
 //!
@@ -73,14 +74,35 @@ pub trait Document: Sized {
     fn parse(bytes: &[u8]) -> Result<Self, String>;
 }
 
+/// For whose token a newer document is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// One that anybody could have sent.
+    Anybody,
+    /// One that came from the issuer over TLS, when it was asked.
+    Issuer,
+}
+
+/// Why there is no newer document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoNewer {
+    /// It was fetched, and is the same.
+    Same,
+    /// It could not be fetched, or was a moment ago.
+    Unfetched,
+}
+
 /// A document, shared by every core.
 pub struct Kept<T> {
     url: Option<String>,
     current: ArcSwapOption<Loaded<T>>,
-    /// When the next fetch is due, before when there must be none, and whether somebody asked for it.
+    /// When the next fetch is due, and before when there must be none because the last one failed.
     due: AtomicU64,
-    allowed: AtomicU64,
-    demanded: AtomicBool,
+    resting: AtomicU64,
+    /// Before when each kind of asker must not have another fetch.
+    allowed: [AtomicU64; 2],
+    /// Whether somebody waits for a fetch that is due.
+    awaited: AtomicBool,
     failures: AtomicU32,
     asked: Arc<Notify>,
     attempts: watch::Sender<u64>,
@@ -119,8 +141,9 @@ impl<T> Kept<T> {
             url,
             current: ArcSwapOption::empty(),
             due: AtomicU64::new(0),
-            allowed: AtomicU64::new(0),
-            demanded: AtomicBool::new(false),
+            resting: AtomicU64::new(0),
+            allowed: Default::default(),
+            awaited: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             asked: Arc::default(),
             attempts: watch::Sender::new(0),
@@ -133,30 +156,57 @@ impl<T> Kept<T> {
         self.current.load_full()
     }
 
-    /// One other than `than`, fetched for somebody who needs them; none if there are no others, or
-    /// if it was tried a moment ago.
-    pub async fn newer(&self, than: Option<u64>, now: SystemTime) -> Option<Arc<Loaded<T>>> {
+    /// One other than `than`, fetched for somebody who needs it.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn newer(
+        &self,
+        than: Option<u64>,
+        asker: Asker,
+        now: SystemTime,
+    ) -> Result<Arc<Loaded<T>>, NoNewer> {
         let is_newer =
             |loaded: &Arc<Loaded<T>>| than.is_none_or(|generation| loaded.generation != generation);
         // Subscribed before the look, so that a fetch that ends in between is not missed.
         let mut attempts = self.attempts.subscribe();
         if let Some(loaded) = self.current().filter(is_newer) {
-            return Some(loaded);
+            return Ok(loaded);
         }
-        let now = Seconds::of(now).0;
-        if self.url.is_none() || now < self.allowed.load(Ordering::Relaxed) {
-            return None;
+        if self.url.is_none() {
+            return Err(NoNewer::Same);
         }
-        self.demanded.store(true, Ordering::Relaxed);
-        self.due.fetch_min(now, Ordering::Relaxed);
-        self.asked.notify_one();
+        let now = Seconds::of(now);
+        // Whoever comes while one is under way waits for that one.
+        if !self.awaited.swap(true, Ordering::AcqRel) {
+            let [of_anybody, of_the_issuer] = &self.allowed;
+            let allowed = match asker {
+                Asker::Anybody => of_anybody,
+                Asker::Issuer => of_the_issuer,
+            };
+            let rests = self.resting.load(Ordering::Relaxed);
+            if now.0 < rests.max(allowed.load(Ordering::Relaxed)) {
+                self.awaited.store(false, Ordering::Release);
+                return Err(NoNewer::Unfetched);
+            }
+            allowed.store(now.plus(SPACING).0, Ordering::Relaxed);
+            self.due.fetch_min(now.0, Ordering::Relaxed);
+            self.asked.notify_one();
+        }
         // With nobody to fetch, nobody waits for ever.
         let patience = FETCH_TIME.saturating_add(Duration::from_secs(1));
-        tokio::time::timeout(patience, attempts.changed())
-            .await
-            .ok()?
-            .ok()?;
-        self.current().filter(is_newer)
+        match tokio::time::timeout(patience, attempts.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => {
+                self.awaited.store(false, Ordering::Release);
+                return Err(NoNewer::Unfetched);
+            }
+        }
+        match self.current().filter(is_newer) {
+            Some(loaded) => Ok(loaded),
+            None if self.failures.load(Ordering::Relaxed) > 0 => Err(NoNewer::Unfetched),
+            None => Err(NoNewer::Same),
+        }
     }
 
     /// Tells after each fetch that there was one.
@@ -194,10 +244,8 @@ impl<T: Document> Kept<T> {
     }
 
     fn due_in(&self, now: SystemTime) -> Duration {
-        let due = self
-            .due
-            .load(Ordering::Relaxed)
-            .max(self.allowed.load(Ordering::Relaxed));
+        let rests = self.resting.load(Ordering::Relaxed);
+        let due = self.due.load(Ordering::Relaxed).max(rests);
         Duration::from_secs(due.saturating_sub(Seconds::of(now).0))
     }
 
@@ -210,11 +258,7 @@ impl<T: Document> Kept<T> {
             return;
         };
         let now = Seconds::of(now);
-        // Before the fetch, not after: one that hangs or is dropped counts too. A fetch ahead of time
-        // does not keep the next from being asked for: keys may change right after it.
-        if self.demanded.swap(false, Ordering::Relaxed) {
-            self.allowed.store(now.plus(SPACING).0, Ordering::Relaxed);
-        }
+        // Before the fetch, not after: one that hangs or is dropped counts too.
         self.due.store(now.plus(REFRESH).0, Ordering::Relaxed);
         let fetched = tokio::time::timeout(FETCH_TIME, fetch(url)).await;
         let learned = fetched
@@ -236,7 +280,7 @@ impl<T: Document> Kept<T> {
                 let wait = RETRY
                     .saturating_mul(2_u32.saturating_pow(failures))
                     .min(SPACING);
-                self.allowed.store(now.plus(wait).0, Ordering::Relaxed);
+                self.resting.store(now.plus(wait).0, Ordering::Relaxed);
                 self.due.store(now.plus(wait).0, Ordering::Relaxed);
                 let kept = if self.current().is_some() {
                     "the last good one"
@@ -253,6 +297,7 @@ impl<T: Document> Kept<T> {
                 );
             }
         }
+        self.awaited.store(false, Ordering::Release);
         self.attempts
             .send_modify(|attempts| *attempts = attempts.wrapping_add(1));
     }
@@ -408,7 +453,9 @@ mod tests {
         for _ in 0..2 {
             let asking = (0..1000).map(|_| {
                 let keys = Arc::clone(&keys);
-                tokio::spawn(async move { keys.newer(Some(1), at(40)).await.is_none() })
+                tokio::spawn(
+                    async move { keys.newer(Some(1), Asker::Anybody, at(40)).await.is_err() },
+                )
             });
             for asked in asking.collect::<Vec<_>>() {
                 assert!(asked.await.unwrap());
@@ -428,7 +475,7 @@ mod tests {
             || at(40),
         ));
         for _ in 0..1000 {
-            assert!(keys.newer(None, at(40)).await.is_none());
+            assert!(keys.newer(None, Asker::Anybody, at(40)).await.is_err());
         }
         assert_eq!(issuer.fetches(), 1);
         task.abort();
@@ -444,10 +491,17 @@ mod tests {
             issuer.fetch(),
             || at(1),
         ));
-        assert_eq!(keys.newer(Some(1), at(1)).await.unwrap().generation, 2);
+        assert_eq!(
+            keys.newer(Some(1), Asker::Anybody, at(1))
+                .await
+                .unwrap()
+                .generation,
+            2
+        );
         assert!(knows(&keys, "b"));
         issuer.answer(Ok(key_set("c")));
-        assert!(keys.newer(Some(2), at(30)).await.is_none(), "too soon");
+        let soon = keys.newer(Some(2), Asker::Anybody, at(30)).await;
+        assert_eq!(soon.err(), Some(NoNewer::Unfetched), "too soon");
         assert_eq!(issuer.fetches(), 2);
         task.abort();
     }
@@ -461,5 +515,38 @@ mod tests {
         drop(keys);
         Keys::keep_fresh(weak, issuer.fetch(), || at(0)).await;
         assert_eq!(issuer.fetches(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_fetch_that_fails_is_not_taken_for_the_same_keys() {
+        let (keys, issuer) = (keys(), Issuer::new("a"));
+        keys.refresh(issuer.fetch(), at(0)).await;
+        issuer.answer(Err(FetchFailed::Unreachable));
+        let task = tokio::spawn(Keys::keep_fresh(
+            Arc::downgrade(&keys),
+            issuer.fetch(),
+            || at(1),
+        ));
+        let down = keys.newer(Some(1), Asker::Issuer, at(1)).await;
+        assert_eq!(down.err(), Some(NoNewer::Unfetched));
+        task.abort();
+    }
+
+    #[tokio::test]
+    async fn strangers_do_not_use_up_what_is_fetched_for_tokens_of_the_issuer() {
+        let (keys, issuer) = (keys(), Issuer::new("a"));
+        keys.refresh(issuer.fetch(), at(0)).await;
+        let task = tokio::spawn(Keys::keep_fresh(
+            Arc::downgrade(&keys),
+            issuer.fetch(),
+            || at(1),
+        ));
+        let stranger = keys.newer(Some(1), Asker::Anybody, at(1)).await;
+        assert_eq!(stranger.err(), Some(NoNewer::Same));
+        issuer.answer(Ok(key_set("b")));
+        let again = keys.newer(Some(1), Asker::Anybody, at(1)).await;
+        assert_eq!(again.err(), Some(NoNewer::Unfetched));
+        assert!(keys.newer(Some(1), Asker::Issuer, at(1)).await.is_ok());
+        task.abort();
     }
 }

@@ -56,7 +56,7 @@ use crate::pure::{json, seal};
 
 use super::github;
 use super::jwks::Keys;
-use super::kept::{FETCH_TIME, Kept};
+use super::kept::{Asker, FETCH_TIME, Kept, NoNewer};
 use super::metadata::Metadata;
 
 /// How long a provider may take to redeem a code, or to say who somebody is.
@@ -225,6 +225,8 @@ pub struct Begin<'b> {
     pub acr: &'b [String],
     /// Who it probably is.
     pub login_hint: Option<&'b str>,
+    /// The ticket of another host that waits for it.
+    pub hand_over: Option<&'b str>,
 }
 
 /// A sign-in that was begun.
@@ -400,7 +402,10 @@ impl Oidc {
     async fn stated(&self, now: SystemTime) -> Result<Arc<super::kept::Loaded<Metadata>>, Error> {
         let stated = match self.metadata.current() {
             Some(stated) => stated,
-            None => self.metadata.newer(None, now).await.ok_or(Error::Away)?,
+            None => {
+                let newer = self.metadata.newer(None, Asker::Anybody, now).await;
+                newer.map_err(|_| Error::Away)?
+            }
         };
         // Metadata of another issuer would have us take its word for this one's (RFC 8414 §3.3).
         if stated.value.issuer != self.settings.rule.issuer {
@@ -529,6 +534,7 @@ impl Oidc {
             browser: Attempt::browser(asked.browser),
             max_age: max_age.map(|age| age.as_secs()),
             acr: acr.to_vec(),
+            hand_over: asked.hand_over.map(str::to_owned),
         };
         Ok(Begun {
             state,
@@ -725,14 +731,14 @@ impl Oidc {
                 .await?
                 .map_or_else(
                     || Ok(Claims::clone(&user.claims)),
-                    |said| {
+                    |mut said| {
                         // Some leave out a list that has become empty; the next sign-in tells.
                         if self.lists_groups(&user.claims) && !self.lists_groups(&said) {
                             return Err(Error::GroupsUnsaid);
                         }
-                        let mut claims = Claims::clone(&user.claims);
-                        claims.extend(said);
-                        Ok(claims)
+                        // What the provider says now counts before what it said then.
+                        add(&mut said, Claims::clone(&user.claims));
+                        Ok(said)
                     },
                 )?,
         };
@@ -802,7 +808,8 @@ impl Oidc {
                 .collect(),
             ..jwt::Rule::clone(&self.settings.rule)
         };
-        self.with_keys_by(&rule, &token, &stated.value, now, |issued| {
+        let asker = Asker::Anybody;
+        self.with_keys_by(&rule, &token, asker, &stated.value, now, |issued| {
             id_token::logout(&issued, now).map_err(Error::IdToken)
         })
         .await
@@ -815,7 +822,8 @@ impl Oidc {
         now: SystemTime,
         check: impl Fn(jwt::Issued<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.with_keys_by(&self.settings.rule, token, stated, now, check)
+        let rule = &self.settings.rule;
+        self.with_keys_by(rule, token, Asker::Issuer, stated, now, check)
             .await
     }
 
@@ -824,6 +832,7 @@ impl Oidc {
         &self,
         rule: &jwt::Rule,
         token: &Token<'_>,
+        asker: Asker,
         stated: &Metadata,
         now: SystemTime,
         check: impl Fn(jwt::Issued<'_>) -> Result<T, Error>,
@@ -831,13 +840,20 @@ impl Oidc {
         let keys = self.keys_at(&stated.jwks);
         let known = match keys.current() {
             Some(known) => known,
-            None => keys.newer(None, now).await.ok_or(Error::Away)?,
+            None => {
+                let newer = keys.newer(None, asker, now).await;
+                newer.map_err(|_| Error::Away)?
+            }
         };
         match token.issued(rule, &known.value, now) {
             Ok(issued) => check(issued),
             Err(BadToken::UnknownKey) => {
-                let newer = keys.newer(Some(known.generation), now).await;
-                let newer = newer.ok_or(Error::Token(BadToken::UnknownKey))?;
+                let newer = keys.newer(Some(known.generation), asker, now).await;
+                // What can't be looked up is no proof against anybody.
+                let newer = newer.map_err(|why| match why {
+                    NoNewer::Same => Error::Token(BadToken::UnknownKey),
+                    NoNewer::Unfetched => Error::Away,
+                })?;
                 let issued = token
                     .issued(rule, &newer.value, now)
                     .map_err(Error::Token)?;
@@ -861,10 +877,7 @@ impl Oidc {
         if self.lacks(&claims)
             && let Some(said) = self.user_info(stated, access_token, &subject).await?
         {
-            for (name, value) in said {
-                // What is signed counts before what is said.
-                claims.entry(name).or_insert(value);
-            }
+            add(&mut claims, said);
         }
         // Entra names the place of groups that do not fit; to know only some would let a rule that
         // denies a group miss it.
@@ -1041,6 +1054,18 @@ impl Oidc {
     fn away(&self, why: &fetch::Error) -> Error {
         warn!(provider = &**self.name(), error = %why, "the provider can't be asked");
         Error::Away
+    }
+}
+
+/// Adds to `claims` what others have besides. An address and that it is verified are one statement:
+/// of another source each would be about another address.
+fn add(claims: &mut Claims, others: Claims) {
+    const ADDRESS: [&str; 2] = ["email", "email_verified"];
+    let has_address = ADDRESS.iter().any(|name| claims.contains_key(*name));
+    for (name, value) in others {
+        if !(has_address && ADDRESS.contains(&&*name)) {
+            claims.entry(name).or_insert(value);
+        }
     }
 }
 

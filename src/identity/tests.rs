@@ -759,7 +759,7 @@ async fn what_is_remembered_of_a_token_ends_when_its_keys_change() {
         serve(&Signer::ed25519()),
         || at(40),
     ));
-    keys.newer(Some(1), at(40)).await.unwrap();
+    keys.newer(Some(1), Asker::Anybody, at(40)).await.unwrap();
     let refused = world.bearer(&["other"], &token, 40).await;
     assert_eq!(refused, Err(Failure::BadToken(BadToken::Signature)));
     task.abort();

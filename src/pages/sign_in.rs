@@ -39,6 +39,8 @@ pub struct Offer<'a> {
     pub to: &'a str,
     /// How fresh the sign-in must be, in seconds.
     pub within: Option<u64>,
+    /// The ticket of the host that waits for the sign-in; empty without one.
+    pub waiting: &'a str,
     /// Providers: their names in the configuration, and what people call them.
     pub providers: Vec<(&'a str, &'a str)>,
     /// Whether an e-mail address names a provider.
@@ -170,6 +172,9 @@ fn link(provider: &str, offer: &Offer<'_>) -> String {
     if let Some(within) = offer.within {
         query.add("within", &within.to_string());
     }
+    if !offer.waiting.is_empty() {
+        query.add("for", offer.waiting);
+    }
     format!("{SIGN_IN}?{}", query.into_string())
 }
 
@@ -181,6 +186,8 @@ fn by_email(html: Html, offer: &Offer<'_>) -> Html {
     };
     html.markup("<form method=\"get\" action=\"")
         .markup(SIGN_IN)
+        .markup("\">\n<input type=\"hidden\" name=\"for\" value=\"")
+        .text(offer.waiting)
         .markup("\">\n<input type=\"hidden\" name=\"to\" value=\"")
         .text(offer.to)
         .markup(concat!(
@@ -206,6 +213,8 @@ fn by_password(html: Html, offer: &Offer<'_>, form: &Form<'_>) -> Html {
     };
     html.markup("<form method=\"post\" action=\"")
         .markup(SIGN_IN)
+        .markup("\">\n<input type=\"hidden\" name=\"for\" value=\"")
+        .text(offer.waiting)
         .markup("\">\n<input type=\"hidden\" name=\"to\" value=\"")
         .text(offer.to)
         .markup("\">\n<input type=\"hidden\" name=\"csrf\" value=\"")

@@ -339,6 +339,7 @@ fn t14_nothing_of_a_request_is_markup() {
         let form = Offer {
             to: payload,
             within: None,
+            waiting: payload,
             providers: vec![(payload, payload)],
             by_email: true,
             form: Some(Form {
@@ -658,7 +659,7 @@ fn the_form_is_read_as_it_is_written() {
         .filter_map(|(at, found)| text(&html)[at + found.len()..].split('"').next())
         .filter(|name| !matches!(*name, "viewport" | "color-scheme" | "robots"))
         .collect();
-    assert_eq!(names, ["to", "csrf", "name", "password"]);
+    assert_eq!(names, ["for", "to", "csrf", "name", "password"]);
     let body: Vec<_> = names.iter().map(|name| format!("{name}=x")).collect();
     assert!(crate::pure::form::parse(body.join("&").as_bytes()).is_ok());
 }

@@ -29,17 +29,20 @@ pub use policy::{Context, DENY_KEYS, KEYS, read, read_path};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use http::Method;
+
 use crate::pipeline::sign_in::Subject;
+use crate::pipeline::standing::Ground;
 use crate::pipeline::user_rate::Paced;
 use crate::pure::access::{
     Asked, Condition, Rule as Conditions, Test, Verdict, Why, decide as decide_purely, unmet,
 };
-use crate::pure::connection::Connection;
+use crate::pure::connection::{ClientCertificate, Connection};
 use crate::pure::head::Head;
+use crate::pure::identity::User;
 use crate::pure::table::Place;
 use crate::record::{Record, WouldRefuse};
 use crate::refusal::{Answer, Challenge, Refusal};
-use crate::session::Live;
 
 /// Who may pass at one path of an application.
 #[derive(Debug, Clone, PartialEq)]
@@ -134,17 +137,29 @@ impl Refused {
 
 /// Proof that somebody may pass: made here only, and asked for by whatever goes to a backend.
 #[derive(Debug)]
-pub struct Grant(Paced);
+pub struct Grant {
+    paced: Paced,
+    certificate: Option<Arc<ClientCertificate>>,
+}
 
 impl Grant {
     /// Who may, and how that is known.
     pub const fn subject(&self) -> &Subject {
-        self.0.subject()
+        self.paced.subject()
     }
 
-    /// The session that says who; what is open for it ends with it.
-    pub fn into_session(self) -> Option<Arc<Live>> {
-        self.subject().session().cloned()
+    /// What the exchange rests on, from now until it ends.
+    pub fn ground(&self, app: Arc<str>, method: Method, path: String) -> Ground {
+        let subject = self.subject();
+        Ground {
+            app,
+            method,
+            path,
+            client: subject.permit().ip(),
+            certificate: self.certificate.clone(),
+            user: subject.user().cloned(),
+            session: subject.session().cloned(),
+        }
     }
 }
 
@@ -162,15 +177,16 @@ pub fn decide(
     seen: &mut Record,
 ) -> Result<Grant, Refused> {
     let subject = paced.subject();
+    let certificate = conn
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.client_certificate.as_ref());
     let asked = Asked {
         user: subject.user().map(|user| &**user),
         method: &head.method,
         path: &head.target.path,
         client: subject.permit().ip(),
-        certificate: conn
-            .tls
-            .as_ref()
-            .and_then(|tls| tls.client_certificate.as_deref()),
+        certificate: certificate.map(|certificate| &**certificate),
         now,
     };
     let (by, result) = rule.judge(&asked);
@@ -180,13 +196,29 @@ pub fn decide(
         reason: rule.refused(why, &asked).reason(),
         by: by.clone(),
     });
-    Ok(Grant(paced))
+    Ok(Grant {
+        certificate: certificate.cloned(),
+        paced,
+    })
 }
 
 impl Rule {
     /// Whether nobody can pass without having signed in.
     pub const fn needs_sign_in(&self) -> bool {
         self.conditions.needs_sign_in()
+    }
+
+    /// Whether what was let through may go on. A sign-in that has grown old since was fresh then.
+    pub fn still_allows(&self, ground: &Ground, user: Option<&User>) -> bool {
+        let asked = Asked {
+            user,
+            method: &ground.method,
+            path: &ground.path,
+            client: ground.client,
+            certificate: ground.certificate.as_deref(),
+            now: user.map_or(SystemTime::UNIX_EPOCH, |user| user.signed_in_at),
+        };
+        matches!(self.verdict(&asked), Verdict::Granted { .. })
     }
 
     /// The verdict with what was missing, for those who ask why.

@@ -37,10 +37,11 @@ use crate::pure::head::{Content, is_accepted};
 use crate::record::Record;
 use crate::refusal::{Answer, Refusal};
 use crate::response::Response;
-use crate::session::Live;
 use crate::whoami;
 
 use super::request_headers::{Outbound, OutboundParts};
+use super::sign_in::Subject;
+use super::standing::{Fallen, Law, Standing};
 
 /// Where an application's requests go.
 #[derive(Debug)]
@@ -82,8 +83,8 @@ pub struct InboundParts {
     pub authority: String,
     /// The connection, when it switched to WebSocket.
     pub switched: Option<Conn>,
-    /// The session the request was made in.
-    pub session: Option<Arc<Live>>,
+    /// What the exchange rests on, while it is open.
+    pub standing: Option<Rc<Standing>>,
 }
 
 /// Why there is no response.
@@ -119,7 +120,8 @@ impl From<Refused> for Refusal {
                     body::Error::BackendMalformed(_)
                     | body::Error::BackendTimeout
                     | body::Error::BackendGone
-                    | body::Error::SessionOver => (Answer::BadGateway, error.reason()),
+                    | body::Error::SessionOver
+                    | body::Error::NoLongerAllowed => (Answer::BadGateway, error.reason()),
                 },
             },
         };
@@ -136,6 +138,7 @@ pub async fn send(
     pools: &Pools,
     outbound: Outbound,
     early: &dyn Fn(StatusCode, Fields),
+    law: &Arc<impl Law + 'static>,
     seen: &mut Record,
 ) -> Result<Inbound, Refused> {
     let OutboundParts {
@@ -149,7 +152,6 @@ pub async fn send(
         body,
         grant,
     } = outbound.into_parts();
-    let session = grant.into_session();
     if matches!(content, Content::Length(length) if length > rule.most_content_bytes) {
         return Err(Refused::BodyTooLarge);
     }
@@ -193,7 +195,7 @@ pub async fn send(
                     response,
                     authority: host,
                     switched: None,
-                    session,
+                    standing: None,
                 }));
             }
             Some(Backend::Http(spec)) => spec,
@@ -210,7 +212,15 @@ pub async fn send(
         let (mut conn, mut kept) = conn;
         loop {
             match backend::http1::send(&endpoint, conn, &request, body).await {
-                Ok(response) => return inbound(response, host, &headers, session),
+                Ok(response) => {
+                    let stands = || {
+                        let path = target.split('?').next().unwrap_or_default().to_owned();
+                        let app = seen.app.clone().unwrap_or_else(|| "".into());
+                        let law: Arc<dyn Law> = Arc::clone(law) as _;
+                        Standing::new(grant.ground(app, method.clone(), path), law)
+                    };
+                    return inbound(response, host, &headers, grant.subject(), stands);
+                }
                 Err(Failure {
                     untouched: Some(untouched),
                     ..
@@ -249,7 +259,8 @@ fn inbound(
     response: backend::http1::Response,
     authority: String,
     asked: &Fields,
-    session: Option<Arc<Live>>,
+    subject: &Subject,
+    stands: impl Fn() -> Standing,
 ) -> Result<Inbound, Refused> {
     let backend::http1::Response {
         head,
@@ -267,11 +278,15 @@ fn inbound(
     {
         fields.append(CONTENT_LENGTH, length.into());
     }
-    let body = match (&session, body) {
-        (Some(session), body @ Body::Stream(_)) => Body::stream(WhileLive {
+    // Content of a known length that is for everybody ends by itself; what is left may stay open.
+    let stays = declared_length.is_none() || subject.user().is_some();
+    let standing =
+        (switched.is_some() || stays && matches!(body, Body::Stream(_))).then(|| Rc::new(stands()));
+    let body = match (&standing, body) {
+        (Some(standing), body @ Body::Stream(_)) => Body::stream(WhileItStands {
             body,
-            session: Arc::clone(session),
-            ended: None,
+            standing: Rc::clone(standing),
+            falls: None,
         }),
         (_, body) => body,
     };
@@ -284,7 +299,7 @@ fn inbound(
         response,
         authority,
         switched,
-        session,
+        standing,
     }))
 }
 
@@ -328,15 +343,21 @@ impl HttpBody for AtMost {
     }
 }
 
-/// A response that ends when the session that asked for it does: an event stream must not outlive a
-/// sign-out.
-struct WhileLive {
+/// A response that ends when it may not go on: an event stream must not outlive a sign-out.
+struct WhileItStands {
     body: Body,
-    session: Arc<Live>,
-    ended: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    standing: Rc<Standing>,
+    falls: Option<Pin<Box<dyn Future<Output = Fallen>>>>,
 }
 
-impl HttpBody for WhileLive {
+const fn cut(fallen: Fallen) -> body::Error {
+    match fallen {
+        Fallen::Session => body::Error::SessionOver,
+        Fallen::Law => body::Error::NoLongerAllowed,
+    }
+}
+
+impl HttpBody for WhileItStands {
     type Data = Bytes;
     type Error = body::Error;
 
@@ -347,19 +368,18 @@ impl HttpBody for WhileLive {
         let this = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             // A backend that is quicker than the client never lets it come to a wait.
-            if matches!(frame, Some(Ok(_))) && this.session.is_over_now() {
-                return Poll::Ready(Some(Err(body::Error::SessionOver)));
+            if matches!(frame, Some(Ok(_)))
+                && let Some(fallen) = this.standing.fallen()
+            {
+                return Poll::Ready(Some(Err(cut(fallen))));
             }
             return Poll::Ready(frame);
         }
-        let session = Arc::clone(&this.session);
-        let ended = this
-            .ended
-            .get_or_insert_with(|| Box::pin(async move { session.ended().await }));
-        ended
-            .as_mut()
-            .poll(cx)
-            .map(|()| Some(Err(body::Error::SessionOver)))
+        let standing = Rc::clone(&this.standing);
+        let falls = this
+            .falls
+            .get_or_insert_with(|| Box::pin(async move { standing.falls().await }));
+        falls.as_mut().poll(cx).map(|fallen| Some(Err(cut(fallen))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -110,6 +110,14 @@ pub fn admit(
     Ok(Client(client))
 }
 
+impl Rule {
+    /// Whether a client that was let in may stay.
+    pub fn lets(&self, client: IpAddr) -> bool {
+        let holds = |list: &List| list.networks.contains(client);
+        !self.deny.iter().any(holds) && self.allow.as_ref().is_none_or(holds)
+    }
+}
+
 /// Keys of `[trusted_proxies]`.
 pub const TRUST_KEYS: &[Key] = &[
     Key {

@@ -5,6 +5,7 @@
 //! | GET `/.portcullis/sign-in` | the providers to choose from, or the form, and a cookie that binds both to this browser |
 //! | .. where there is one provider, or one was chosen | 303 to it, and a sign-in in the store |
 //! | GET `/.portcullis/callback/NAME` with its answer | a new session, and on to where the person was going; else a page that says why not |
+//! | .. at a host whose sign-in host is another | 303 to that, and from there back to `/.portcullis/admit` with a one-time ticket, for the browser that asked |
 //! | POST the same | the answer is kept for a moment, and the browser comes back for it with its cookies |
 //! | POST `/.portcullis/back-channel-logout/NAME` | the sessions that the provider's token names end; 400 where it names none rightly |
 //! | GET `/.portcullis/front-channel-logout/NAME` | the sessions of that session at the provider end |
@@ -58,6 +59,7 @@ use super::response_headers::Passed;
 use super::sign_in;
 
 mod provider;
+mod hand_over;
 
 use provider::Wish;
 
@@ -75,6 +77,8 @@ pub enum Page<'h> {
     SignOut,
     /// `/.portcullis/signed-out`
     SignedOut,
+    /// `/.portcullis/admit`
+    Admit,
     /// `/.portcullis/callback/NAME`
     Callback(&'h str),
     /// `/.portcullis/back-channel-logout/NAME`
@@ -97,6 +101,7 @@ pub fn page(head: &Head) -> Option<Page<'_>> {
         "sign-out" => Page::SignOut,
         "jwks.json" => Page::KeySet,
         "signed-out" => Page::SignedOut,
+        "admit" => Page::Admit,
         _ => match rest.split_once('/') {
             Some(("callback", name)) => Page::Callback(name),
             Some(("back-channel-logout", name)) => Page::BackChannelLogout(name),
@@ -207,14 +212,16 @@ pub async fn serve(
         now,
         methods,
     };
-    let has_page = !visit.methods.names().is_empty();
+    let is_sign_in_host = visit.is_sign_in_host();
+    let has_page = is_sign_in_host || !visit.methods.names().is_empty();
     let is_get = head.method == Method::GET || head.method == Method::HEAD;
     let is_post = head.method == Method::POST;
     let response = match page {
         Page::None => return Err(Refused::NoPage.into()),
         Page::SignIn if !has_page => return Err(Refused::NoPage.into()),
         Page::Callback(name) | Page::BackChannelLogout(name) | Page::FrontChannelLogout(name)
-            if !visit.methods.has(name) || identity.provider(name).is_none() =>
+            if !(is_sign_in_host || visit.methods.has(name))
+                || identity.provider(name).is_none() =>
         {
             return Err(Refused::NoPage.into());
         }
@@ -223,8 +230,10 @@ pub async fn serve(
         Page::SignOut if is_get => signed_out::confirm(&visit.context(seen)),
         Page::SignOut if is_post => visit.sign_out(seen).await?,
         Page::SignedOut if is_get => signed_out::page(&visit.context(seen), None),
+        Page::Admit if !has_page => return Err(Refused::NoPage.into()),
         // HEAD would use the answer up, and nobody would be signed in.
         Page::Callback(name) if head.method == Method::GET => visit.answer(name, seen).await?,
+        Page::Admit if head.method == Method::GET => visit.admit(seen).await?,
         Page::Callback(name) if is_post => {
             let form = visit.form_of(body, callback::MAX_BYTES).await?;
             visit.posted_answer(name, &form, seen).await?
@@ -241,6 +250,7 @@ pub async fn serve(
         | Page::SignOut
         | Page::KeySet
         | Page::SignedOut
+        | Page::Admit
         | Page::Callback(_)
         | Page::BackChannelLogout(_)
         | Page::FrontChannelLogout(_) => return Err(Refused::Method.into()),
@@ -286,11 +296,38 @@ impl Visit<'_> {
     async fn sign_in_page(&self, seen: &mut Record) -> Result<Response<Bytes>, Refused> {
         let query = self.head.target.query.as_deref().unwrap_or_default();
         let to = form::to_in_query(query).map_or_else(ReturnTo::default, |to| ReturnTo::parse(&to));
-        let wish = Wish::of(query);
-        match self.chosen(&wish) {
-            Ok(Some(provider)) => Box::pin(self.begin(provider, &to, &wish, seen)).await,
-            Ok(None) => self.form(&to, "", &wish, None, seen),
-            Err(error) => self.form(&to, "", &wish, Some(error), seen),
+        let mut wish = Wish::of(query);
+        let waiting = wish.waiting.take().filter(|ticket| !ticket.is_empty());
+        let Some(ticket) = waiting else {
+            if let Some(there) = Box::pin(self.elsewhere(&to, &wish, seen)).await? {
+                return Ok(there);
+            }
+            return self.choose(&to, &wish, seen).await;
+        };
+        let waiting = match self.waiting(&ticket, seen).await? {
+            Ok(waiting) => waiting,
+            Err(over) => return Ok(over),
+        };
+        if let Some(given) = Box::pin(self.give(&waiting, seen)).await? {
+            return Ok(given);
+        }
+        wish.within = waiting.within();
+        wish.waiting = Some(ticket);
+        self.on_behalf(&waiting)
+            .choose(&ReturnTo::default(), &wish, seen)
+            .await
+    }
+
+    async fn choose(
+        &self,
+        to: &ReturnTo,
+        wish: &Wish,
+        seen: &mut Record,
+    ) -> Result<Response<Bytes>, Refused> {
+        match self.chosen(wish) {
+            Ok(Some(provider)) => Box::pin(self.begin(provider, to, wish, seen)).await,
+            Ok(None) => self.form(to, "", wish, None, seen),
+            Err(error) => self.form(to, "", wish, Some(error), seen),
         }
     }
 
@@ -322,6 +359,7 @@ impl Visit<'_> {
         let offer = pages::sign_in::Offer {
             to: to.as_str(),
             within: wish.within.map(|within| within.as_secs()),
+            waiting: wish.waiting.as_deref().unwrap_or_default(),
             providers: self.providers().collect(),
             by_email: self.chooses_by_email(),
             form: self.methods.has(LOCAL).then_some(form),
@@ -361,7 +399,8 @@ impl Visit<'_> {
             | body::Error::BackendMalformed(_)
             | body::Error::BackendTimeout
             | body::Error::BackendGone
-            | body::Error::SessionOver => Refused::FormTimeout,
+            | body::Error::SessionOver
+            | body::Error::NoLongerAllowed => Refused::FormTimeout,
         })
     }
 
@@ -378,21 +417,42 @@ impl Visit<'_> {
 
     async fn sign_in(&self, body: Body, seen: &mut Record) -> Result<Response<Bytes>, Refused> {
         self.same_site()?;
+        let text = self.form_of(body, form::MAX_BYTES).await?;
+        let form = form::parse(&text).map_err(Refused::Form)?;
+        let mut wish = Wish::of("");
+        if form.waiting.is_empty() {
+            let to = ReturnTo::parse(&form.to);
+            return self.by_password(&form, &to, &wish, seen).await;
+        }
+        let waiting = match self.waiting(&form.waiting, seen).await? {
+            Ok(waiting) => waiting,
+            Err(over) => return Ok(over),
+        };
+        wish.within = waiting.within();
+        wish.waiting = Some(waiting.ticket.clone());
+        self.on_behalf(&waiting)
+            .by_password(&form, &ReturnTo::default(), &wish, seen)
+            .await
+    }
+
+    async fn by_password(
+        &self,
+        form: &form::SignIn,
+        to: &ReturnTo,
+        wish: &Wish,
+        seen: &mut Record,
+    ) -> Result<Response<Bytes>, Refused> {
         if !self.methods.has(LOCAL) {
             return Err(Refused::NoPage);
         }
-        let text = self.form_of(body, form::MAX_BYTES).await?;
-        let form = form::parse(&text).map_err(Refused::Form)?;
-        let to = ReturnTo::parse(&form.to);
         let name = form.name.trim();
-        let wish = Wish::of("");
         let browser = self.cookie(cookie::SIGN_IN)?;
         let made_here = self
             .identity
             .check_form(PURPOSE, browser, &form.csrf, self.now);
         if let Err(forged) = made_here {
             seen.refused = Some(forged.reason());
-            return self.form(&to, name, &wish, Some(SignInError::ExpiredForm), seen);
+            return self.form(to, name, wish, Some(SignInError::ExpiredForm), seen);
         }
         let attempt = AtSignIn {
             name,
@@ -404,7 +464,11 @@ impl Visit<'_> {
         match self.identity.sign_in_with_password(attempt, self.now).await {
             Ok(signed_in) => {
                 seen.user = Some(signed_in.live.user());
-                let mut response = pages::sign_in::done(&self.context(seen), to.as_str());
+                let onward = match &wish.waiting {
+                    Some(ticket) => format!("{}?for={ticket}", pages::SIGN_IN),
+                    None => to.as_str().to_owned(),
+                };
+                let mut response = pages::sign_in::done(&self.context(seen), &onward);
                 let mut session = cookie::set(cookie::SESSION, &signed_in.cookie)
                     .map_err(|_| Refused::Internal)?;
                 session.set_sensitive(true);
@@ -424,7 +488,7 @@ impl Visit<'_> {
                     | Failure::Provider(_)
                     | Failure::NoMethod => SignInError::WrongPassword,
                 };
-                self.form(&to, name, &wish, Some(error), seen)
+                self.form(to, name, wish, Some(error), seen)
             }
         }
     }
@@ -451,12 +515,9 @@ impl Visit<'_> {
                 .await
                 .map_err(|_| Refused::Store)?,
         };
-        let back = format!(
-            "{}://{}{}",
-            self.conn.scheme(),
-            self.head.authority,
-            pages::SIGNED_OUT
-        );
+        // Where there is a sign-in host, it alone need be known to the provider.
+        let origin = self.other_sign_in_host().unwrap_or_else(|| self.origin());
+        let back = format!("{origin}{}", pages::SIGNED_OUT);
         let end = ended.and_then(|live| self.identity.end_at_provider(&live, &back));
         let fields = end.as_ref().and_then(EndSession::form);
         let at_provider = end.as_ref().map(|end| AtProvider {

@@ -16,6 +16,7 @@
 //!
 //! One pass over the fields present. Adds no name of its own: no `Server`, no `Via`.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{
@@ -30,6 +31,7 @@ use crate::body::Body;
 use crate::pages::{self, Asked, Context};
 use crate::pipeline::forward::{Inbound, InboundParts};
 use crate::pipeline::request_headers::ReservedNames;
+use crate::pipeline::standing::Standing;
 use crate::pure::banner::{BadLine, Lists};
 use crate::pure::connection::Connection;
 use crate::pure::fields::Fields;
@@ -40,7 +42,6 @@ use crate::pure::target::Host;
 use crate::pure::{cookie, hop};
 use crate::record::Record;
 use crate::response::{Early, Response};
-use crate::session::Live;
 
 /// The names that give backends away, as shipped.
 const BACKEND_FIELDS: &str = include_str!("response_headers/backend_fields.txt");
@@ -134,8 +135,8 @@ pub fn shipped_lists() -> Result<Lists, BadLine> {
 pub struct Passed {
     /// The response.
     pub response: Response,
-    /// The backend's side of a WebSocket, and the session it ends with.
-    pub switched: Option<(Conn, Option<Arc<Live>>)>,
+    /// The backend's side of a WebSocket, and what that rests on.
+    pub switched: Option<(Conn, Option<Rc<Standing>>)>,
 }
 
 /// Makes of a backend's response what its client gets, or puts the gate's page in its place, which
@@ -153,7 +154,7 @@ pub fn clean(
         response,
         authority,
         switched,
-        session,
+        standing,
     } = inbound.into_parts();
     let public = Public {
         scheme: conn.scheme(),
@@ -180,7 +181,7 @@ pub fn clean(
     };
     Passed {
         response,
-        switched: switched.map(|conn| (conn, session)),
+        switched: switched.map(|conn| (conn, standing)),
     }
 }
 

@@ -28,7 +28,8 @@ use std::time::SystemTime;
 
 use http::header::ORIGIN;
 
-use crate::identity::provider::{Kind, Methods, named, some_of};
+use crate::identity::accounts::LOCAL;
+use crate::identity::provider::{BASIC, Kind, Methods, named, some_of};
 use crate::identity::{Failure, Identity};
 use crate::pure::cookie::{self, BadCookies};
 use crate::pure::credential::{BadCredential, Credential};
@@ -143,6 +144,20 @@ impl Rule {
             Way::Basic(_) | Way::Bearer(_) => None,
         });
         page.unwrap_or_default()
+    }
+
+    /// Whether a method here vouches for users of `provider`, in a session or with each request.
+    pub fn takes(&self, provider: &str, in_session: bool) -> bool {
+        let has = |names: &[Arc<str>]| names.iter().any(|name| **name == *provider);
+        self.ways.iter().any(|way| match way {
+            Way::Session(names) => in_session && has(names),
+            Way::Bearer(names) => !in_session && has(names),
+            // Its users are those of the local accounts.
+            Way::Basic(names) => {
+                let local = provider == LOCAL && names.iter().any(|name| **name == *BASIC);
+                !in_session && (local || has(names))
+            }
+        })
     }
 
     /// Whether the page that asks for a WebSocket is of the host that is asked, or of one that may.

@@ -31,6 +31,8 @@ pub struct Attempt {
     pub max_age: Option<u64>,
     /// The authentication contexts that were asked for.
     pub acr: Vec<String>,
+    /// The ticket of another host that waits for this sign-in.
+    pub hand_over: Option<String>,
 }
 
 /// Bytes that are no attempt of ours.
@@ -80,6 +82,7 @@ mod tests {
             browser: Attempt::browser("cookie"),
             max_age: Some(60),
             acr: vec!["mfa".to_owned()],
+            hand_over: None,
         };
         let read = Attempt::decode(&attempt.encode().unwrap()).unwrap();
         assert_eq!((&*read.to, read.max_age), ("/a?b=c", Some(60)));

@@ -1,8 +1,8 @@
 //! The sign-in form as a browser sends it: `application/x-www-form-urlencoded`, read strictly
 //! (WHATWG URL §5.1).
 //!
-//! Our own page makes the form, so there is one right shape: these four fields, each once. A field
-//! that is unknown, doubled or not text is no accident of a browser, and refuses.
+//! Our own page makes the form, so there is one right shape: these five fields, each once, of which the
+//! first may be missing. A field that is unknown, doubled or not text is no accident of a browser, and refuses.
 
 use std::fmt;
 
@@ -23,6 +23,8 @@ const MAX_PASSWORD: usize = 1024;
 
 /// A sign-in form that was sent.
 pub struct SignIn {
+    /// The ticket of the host that waits for the sign-in; empty without one: not yet checked.
+    pub waiting: String,
     /// Where the person was going: not yet checked.
     pub to: String,
     /// The token that binds the form to the browser: not yet checked.
@@ -78,12 +80,14 @@ pub fn parse(body: &[u8]) -> Result<SignIn, BadForm> {
     if body.len() > MAX_BYTES {
         return Err(BadForm::TooLong);
     }
-    let (mut to, mut csrf, mut name, mut password) = (None, None, None, None);
+    let (mut waiting, mut to, mut csrf) = (None, None, None);
+    let (mut name, mut password) = (None, None);
     for pair in body.split(|&byte| byte == b'&') {
         let at = memchr::memchr(b'=', pair).ok_or(BadForm::Field)?;
         let (key, value) = pair.split_at_checked(at).ok_or(BadForm::Field)?;
         let value = value.strip_prefix(b"=").ok_or(BadForm::Field)?;
         let (field, most) = match key {
+            b"for" => (&mut waiting, MAX_CSRF),
             b"to" => (&mut to, MAX_TO),
             b"csrf" => (&mut csrf, MAX_CSRF),
             b"name" => (&mut name, MAX_NAME),
@@ -98,7 +102,9 @@ pub fn parse(body: &[u8]) -> Result<SignIn, BadForm> {
     else {
         return Err(BadForm::Missing);
     };
+    let mut waiting = waiting.unwrap_or_default();
     Ok(SignIn {
+        waiting: std::mem::take(&mut waiting),
         to: std::mem::take(&mut to),
         csrf: std::mem::take(&mut csrf),
         name: std::mem::take(&mut name),
@@ -236,6 +242,7 @@ pub mod fuzzing {
         }
         let Ok(form) = parse(bytes) else { return };
         let fields = [
+            ("for", &form.waiting, MAX_CSRF),
             ("to", &form.to, MAX_TO),
             ("csrf", &form.csrf, MAX_CSRF),
             ("name", &form.name, MAX_NAME),
@@ -251,8 +258,20 @@ pub mod fuzzing {
         if written.len() <= MAX_BYTES {
             let again = parse(written.as_bytes()).expect("a form that was read can be written");
             assert_eq!(
-                (&again.to, &again.csrf, &again.name, &*again.password),
-                (&form.to, &form.csrf, &form.name, &*form.password)
+                (
+                    &again.waiting,
+                    &again.to,
+                    &again.csrf,
+                    &again.name,
+                    &*again.password
+                ),
+                (
+                    &form.waiting,
+                    &form.to,
+                    &form.csrf,
+                    &form.name,
+                    &*form.password
+                )
             );
         }
     }

@@ -64,6 +64,11 @@ impl Id {
         }
     }
 
+    /// Itself, for the record of a session that ends with this one.
+    pub fn as_parent(&self) -> Parent {
+        Parent(Zeroizing::new(self.0))
+    }
+
     /// The cookie's value.
     pub fn to_cookie(&self) -> Zeroizing<String> {
         Zeroizing::new(URL_SAFE_NO_PAD.encode(self.0))
@@ -147,6 +152,26 @@ pub struct Record {
     pub user_agent: String,
     /// What the provider gave; none for a local account.
     pub tokens: Option<Tokens>,
+    /// The session at the sign-in host that this one was made of, and ends with.
+    pub parent: Option<Parent>,
+}
+
+/// The secret of another session: whoever holds it is signed in there.
+#[derive(Clone, PartialEq)]
+pub struct Parent(pub Zeroizing<[u8; 32]>);
+
+impl std::fmt::Debug for Parent {
+    /// Without the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Parent")
+    }
+}
+
+impl Parent {
+    /// The id of that session.
+    pub fn id(&self) -> Id {
+        Id(*self.0)
+    }
 }
 
 /// What an identity provider gave with a sign-in: to ask it again, and to sign out there.
@@ -293,6 +318,10 @@ impl Record {
                 }
             }
         }
+        out.push(u8::from(self.parent.is_some()));
+        if let Some(Parent(secret)) = &self.parent {
+            out.extend_from_slice(secret.as_slice());
+        }
         if out.len() > MAX_RECORD_BYTES {
             return Err(BadRecord::TooLarge);
         }
@@ -340,9 +369,9 @@ impl Record {
             .ok()
             .flatten()
             .ok_or(BadRecord::Value)?;
-        let tokens = match version {
-            WITHOUT_TOKENS => None,
-            _ => rest.tokens()?,
+        let (tokens, parent) = match version {
+            WITHOUT_TOKENS => (None, None),
+            _ => (rest.tokens()?, rest.parent()?),
         };
         if !rest.0.is_empty() {
             return Err(BadRecord::Length);
@@ -364,6 +393,7 @@ impl Record {
             client,
             user_agent: user_agent.to_owned(),
             tokens,
+            parent,
         })
     }
 }
@@ -421,6 +451,13 @@ impl<'b> Reader<'b> {
 
     fn optional(&mut self) -> Result<Option<&'b str>, BadRecord> {
         self.follows()?.then(|| self.text()).transpose()
+    }
+
+    fn parent(&mut self) -> Result<Option<Parent>, BadRecord> {
+        if !self.follows()? {
+            return Ok(None);
+        }
+        Ok(Some(Parent(Zeroizing::new(self.array()?))))
     }
 
     fn tokens(&mut self) -> Result<Option<Tokens>, BadRecord> {
@@ -498,16 +535,17 @@ mod tests {
                 id: None,
                 checked: Seconds(1_700_000_000),
             }),
+            parent: Some(Parent(Zeroizing::new([7; 32]))),
         }
     }
 
     #[test]
     fn a_record_of_before_there_were_tokens_is_read() {
         let mut old = record();
-        old.tokens = None;
+        (old.tokens, old.parent) = (None, None);
         let mut bytes = old.encode().unwrap();
         bytes[0] = WITHOUT_TOKENS;
-        assert_eq!(bytes.pop(), Some(0));
+        assert_eq!((bytes.pop(), bytes.pop()), (Some(0), Some(0)));
         assert_eq!(Record::decode(&bytes), Ok(old));
     }
 
@@ -613,7 +651,7 @@ mod tests {
             groups in proptest::collection::vec(".{0,20}", 0..8),
             has_email: bool, client: IpAddr, created: u32, lasts: u32, proof: [u8; 16],
             csrf: [u8; 32], claim in ".{0,20}", value: i64, id in proptest::option::of(".{0,20}"),
-            has_tokens: bool,
+            has_tokens: bool, parent in proptest::option::of(any::<[u8; 32]>()),
         ) -> Record {
             let [provider, name, email, user_agent] = texts;
             let claims = [(claim, serde_json::Value::from(value))].into_iter().collect();
@@ -636,6 +674,7 @@ mod tests {
                 created: Seconds(created.into()),
                 expires: Seconds(created.into()).plus(Duration::from_secs(lasts.into())),
                 proof, csrf, client, user_agent, tokens,
+                parent: parent.map(|secret| Parent(Zeroizing::new(secret))),
             }
         }
     }

@@ -59,6 +59,8 @@ pub enum Index<'i> {
         /// `sid`.
         session: &'i str,
     },
+    /// The session that they were made of.
+    Parent(Hash),
 }
 
 impl Index<'_> {
@@ -72,6 +74,7 @@ impl Index<'_> {
             Self::ProviderSession { provider, session } => {
                 mac.tag(&[provider.as_bytes(), b"sid", session.as_bytes()])
             }
+            Self::Parent(hash) => mac.tag(&[b"parent", &hash.0, b"", b""]),
         })
     }
 }

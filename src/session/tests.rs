@@ -38,6 +38,7 @@ fn bob() -> SignIn {
         client: "192.0.2.1".parse().unwrap(),
         user_agent: "curl".to_owned(),
         tokens: None,
+        parent: None,
     }
 }
 

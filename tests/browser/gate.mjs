@@ -3,6 +3,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { get } from "node:https";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -36,16 +37,16 @@ export async function freePort() {
 
 /**
  * A running gate: where it listens, and the account it made. `settings` are added to its own, `files` to
- * its directory; `applications` take the place of the usual ones.
+ * its directory; `applications` take the place of the usual ones. `before` is what is done there by hand.
  */
-export async function start({ settings = "", backend, applications: stated, files = {} } = {}) {
+export async function start({ settings = "", backend, applications: stated, files = {}, session = "", before } = {}) {
   const home = mkdtempSync(join(tmpdir(), "portcullis-browser-"));
   if (stated) mkdirSync(join(home, "policies"));
   else cpSync(join(ROOT, "policies"), join(home, "policies"), { recursive: true });
   const shipped = readFileSync(join(ROOT, "portcullis.toml"), "utf8");
   const https = await freePort();
   const here = shipped.replaceAll("8443", https).replace(/(127\.0\.0\.1|\[::1\]):8080/g, "$1:0");
-  writeFileSync(join(home, "portcullis.toml"), `${here}\n${settings}`);
+  writeFileSync(join(home, "portcullis.toml"), `${here}\n${session && `[session]\n${session}\n`}${settings}`);
   const usual = backend ? { ...APPLICATIONS, desk: desk(backend) } : APPLICATIONS;
   const applications = stated ?? usual;
   for (const [name, content] of Object.entries(files)) writeFileSync(join(home, name), content);
@@ -54,6 +55,7 @@ export async function start({ settings = "", backend, applications: stated, file
     writeFileSync(join(home, "policies", `${name}.toml`), `host = "${host}"\n${policy}`);
   }
   mkdirSync(join(home, "state"), { recursive: true });
+  before?.(home);
 
   const gate = spawn(BINARY, ["--config", home, "run"], { cwd: home, stdio: ["ignore", "pipe", "pipe"] });
   let said = "";
@@ -107,4 +109,27 @@ function firstAccount(said) {
   const password = said.match(/^\s*password:\s+(\S+)$/m)?.[1];
   if (!name || !password) throw new Error(`the first start printed no account:\n${said}`);
   return { name, password };
+}
+
+/** A request by no browser's profile, as a person would make it; redirects are not followed. */
+export async function fetchPlainly(url, cookies = []) {
+  const { hostname, port, pathname, search, host } = new URL(url);
+  const headers = { host, accept: "text/html", cookie: cookies.map(({ name, value }) => `${name}=${value}`).join("; ") };
+  const options = { host: "127.0.0.1", servername: hostname, port, path: pathname + search, headers, rejectUnauthorized: false };
+  const asked = get(options).setTimeout(STARTS_WITHIN_MS, () => asked.destroy(new Error(`no answer: ${url}`)));
+  const [answer] = await once(asked, "response");
+  answer.resume();
+  await once(answer, "end");
+  return { status: answer.statusCode, headers: answer.headers };
+}
+
+/** Waits until the gate, which has just met its provider, can send people there. */
+export async function findsProvider(gate, host) {
+  const until = Date.now() + STARTS_WITHIN_MS;
+  let answer;
+  do {
+    if (answer) await new Promise((fulfil) => setTimeout(fulfil, 100));
+    answer = await fetchPlainly(gate.at("/.portcullis/sign-in?with=corp", host));
+  } while (answer.status === 503 && Date.now() < until);
+  if (answer.status !== 303) throw new Error(`the gate does not find its provider: ${answer.status}`);
 }

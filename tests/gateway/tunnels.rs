@@ -4,7 +4,9 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, Gate, Setup, policy, raw_backend, read_request, sign_in, sign_out};
+use crate::support::{
+    Client, Gate, Setup, policy, raw_backend, read_request, replace, sign_in, sign_out,
+};
 
 /// The key of RFC 6455 §1.3, and the answer to it.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -343,4 +345,86 @@ fn a_websocket_ends_when_either_side_does_and_when_the_gate_stops() {
     gate.signal("TERM");
     assert!(client.is_closed());
     assert_eq!(gate.wait().code(), Some(0));
+}
+
+/// Puts another policy in force.
+fn edit(gate: &Gate, text: &str) {
+    let before = gate.log().len();
+    replace(&gate.path(), "policies/app.toml", text);
+    gate.wait_for_line("\"reloaded\"", before);
+}
+
+#[test]
+fn a_websocket_ends_when_a_policy_does_not_allow_it_any_more() {
+    let backend = switching(ACCEPT);
+    let gate = open(&backend, "signed-in");
+    let session = sign_in(gate.address(), "ada");
+    let cookie = format!("Cookie: {session}\r\n");
+    let allowed = "access = \"signed-in\"";
+    for refusing in [
+        "[access]\ngroups = [\"others\"]",
+        "access = \"signed-in\"\n[network]\ndeny = [\"127.0.0.0/8\"]",
+        "access = \"signed-in\"\n[[path]]\nprefix = \"/socket\"\naccess = { users = [\"bob\"] }",
+        "[sign_in]\nwith = [\"basic\"]\n[access]\nwho = \"signed-in\"",
+    ] {
+        let mut socket = shake(&gate, &cookie);
+        assert_eq!(socket.read().status, 101, "{refusing}");
+        edit(
+            &gate,
+            &policy(&backend, &format!("contact = \"it\"\n{allowed}")),
+        );
+        assert!(echoes(&mut socket), "another edit leaves it open");
+        let begun = Instant::now();
+        edit(&gate, &policy(&backend, refusing));
+        assert!(socket.is_closed(), "{refusing}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{refusing}");
+        gate.wait_for_line("access.no_longer", 0);
+        edit(&gate, &policy(&backend, allowed));
+    }
+}
+
+#[test]
+fn a_websocket_of_nobody_ends_when_somebody_has_to_sign_in() {
+    let backend = switching(ACCEPT);
+    let gate = open(&backend, "public");
+    let mut socket = shake(&gate, "");
+    assert_eq!(socket.read().status, 101);
+    assert!(echoes(&mut socket));
+    edit(&gate, &policy(&backend, "access = \"signed-in\""));
+    assert!(socket.is_closed());
+}
+
+#[test]
+fn an_event_stream_ends_when_a_policy_does_not_allow_it_any_more() {
+    let backend = raw_backend(|mut stream| {
+        if read_request(&mut stream).is_some() {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n");
+            let _ = stream.read(&mut [0]);
+        }
+    });
+    for access in ["public", "signed-in"] {
+        let gate = open(&backend, access);
+        let session = sign_in_where_there_is_a_page(&gate, access);
+        let mut client = Client::connect(gate.address());
+        client.send(format!(
+            "GET /events HTTP/1.1\r\nHost: app.test\r\n{session}\r\n"
+        ));
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"data: 1\n\n\r\n") {
+            let mut byte = [0];
+            client.0.read_exact(&mut byte).expect("the stream begins");
+            seen.push(byte[0]);
+        }
+        edit(&gate, &policy(&backend, "[access]\ngroups = [\"others\"]"));
+        let mut rest = Vec::new();
+        let _ = client.0.read_to_end(&mut rest);
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "{access}: it looks complete");
+    }
+}
+
+fn sign_in_where_there_is_a_page(gate: &Gate, access: &str) -> String {
+    if access == "public" {
+        return String::new();
+    }
+    format!("Cookie: {}\r\n", sign_in(gate.address(), "ada"))
 }

@@ -62,8 +62,10 @@ const stored = new Map();
 const users = new Map();
 let mode = {};
 let counts;
+let issued;
 
 function forget() {
+  issued = [];
   counts = Object.fromEntries(Object.values(ENDPOINTS).map((endpoint) => [endpoint, 0]));
   counts.token = { total: 0 };
 }
@@ -187,9 +189,10 @@ function checkForgery(forgery) {
   throw new Refused(400, `unknown forgery ${forgery}`);
 }
 
-/** Signs a token; `forgery` is the name of one, or `{header, claims}` to lay over the token's own. */
+/** Signs a token; `forgery` is the name of one, `{header, claims}` to lay over the token's own, or `{token}` in its place. */
 function issue(header, claims, forgery) {
   checkForgery(forgery);
+  if (typeof forgery?.token === "string") return forgery.token;
   const key = keyFor(header.alg);
   const token = { header: { kid: key.kid, ...header }, claims: { ...claims }, key, suffix: "" };
   token.sign = (input) => sign("sha256", Buffer.from(input), { key: token.key.privateKey, dsaEncoding: "ieee-p1363" });
@@ -345,6 +348,7 @@ async function misbehave(ctx, next) {
     const grantType = ctx.oidc?.params?.grant_type;
     if (grantType) counts.token[grantType] = (counts.token[grantType] ?? 0) + 1;
     if (ctx.body?.id_token && mode.id_token) ctx.body.id_token = reissue(ctx.body.id_token, mode.id_token);
+    if (ctx.body?.access_token) issued.push(without(ctx.body, (name) => !name.endsWith("_token")));
   }
   if (endpoint === "userinfo" && ctx.body?.sub && mode.userinfo_wrong_sub) ctx.body.sub = "mallory";
   if (ctx.path.startsWith("/auth") && (mode.no_iss || mode.wrong_iss_param)) changeIss(ctx);
@@ -561,6 +565,7 @@ const CONTROL = {
   "POST /logout": logOut,
   "GET /sessions": () => sessions().map((session) => without(session, (name) => name === "key")),
   "GET /counts": () => counts,
+  "GET /issued": () => issued,
   "POST /counts": () => {
     forget();
     return counts;
@@ -592,6 +597,16 @@ function listen(port, handler) {
 const issuer = `http://${HOST}:${await listen(Number(process.env.PORT ?? 0), serve)}`;
 let provider = makeProvider();
 const controlPort = await listen(0, control);
+
+// For whoever tries a gate out by hand: the client that the README registers.
+if (process.env.GATE) {
+  await addClient({
+    client_id: "portcullis",
+    client_secret: "for trying out only",
+    redirect_uris: [`${process.env.GATE}/.portcullis/callback/corp`],
+    post_logout_redirect_uris: [`${process.env.GATE}/.portcullis/signed-out`],
+  });
+}
 
 const stop = () => process.exit(0);
 process.on("SIGTERM", stop);

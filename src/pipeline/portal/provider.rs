@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::SET_COOKIE;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 
 use crate::identity::oidc::{self, Begin};
-use crate::identity::{Browser, Failure};
+use crate::identity::{Failure, Onward};
 use crate::pages::provider::Trouble;
 use crate::pages::sign_in::SignInError;
-use crate::pages::{self, CALLBACK};
+use crate::pages::{self, CALLBACK, SIGN_IN};
 use crate::pure::callback;
 use crate::pure::cookie;
 use crate::pure::form;
@@ -38,20 +38,23 @@ pub(super) struct Wish {
     email: Option<String>,
     /// How fresh the sign-in must be.
     pub(super) within: Option<Duration>,
+    /// The ticket of the host that waits for the sign-in.
+    pub(super) waiting: Option<String>,
 }
 
 impl Wish {
     /// What a query wishes; what can't be read in it is not wished.
     pub(super) fn of(query: &str) -> Self {
-        let [with, email, within] =
-            form::some(query.as_bytes(), ["with", "email", "within"], MOST_NAME)
-                .unwrap_or_default();
+        let names = ["with", "email", "within", "for"];
+        let [with, email, within, waiting] =
+            form::some(query.as_bytes(), names, MOST_NAME).unwrap_or_default();
         let text = |wish: Option<zeroize::Zeroizing<String>>| wish.map(|text| text.to_string());
         let seconds = within.and_then(|within| within.parse().ok());
         Self {
             with: text(with),
             email: text(email),
             within: seconds.map(Duration::from_secs),
+            waiting: text(waiting),
         }
     }
 }
@@ -99,6 +102,23 @@ impl Visit<'_> {
         })
     }
 
+    /// The page that stops going round in circles, when that is so.
+    pub(super) async fn loop_page(
+        &self,
+        wish: &Wish,
+        to: &ReturnTo,
+        seen: &mut Record,
+    ) -> Result<Option<Response<Bytes>>, Refused> {
+        let Some(trouble) = self.goes_round(wish).await? else {
+            return Ok(None);
+        };
+        seen.refused = Some("oidc.loop");
+        let mut response = pages::provider::page(&self.context(seen), trouble, to.as_str());
+        let over = cookie::expire(cookie::ROUNDS).map_err(|_| Refused::Internal)?;
+        response.headers_mut().append(SET_COOKIE, over);
+        Ok(Some(response))
+    }
+
     /// Sends the browser to a provider.
     pub(super) async fn begin(
         &self,
@@ -107,12 +127,8 @@ impl Visit<'_> {
         wish: &Wish,
         seen: &mut Record,
     ) -> Result<Response<Bytes>, Refused> {
-        if let Some(trouble) = self.goes_round(wish).await? {
-            seen.refused = Some("oidc.loop");
-            let mut response = pages::provider::page(&self.context(seen), trouble, to.as_str());
-            let over = cookie::expire(cookie::ROUNDS).map_err(|_| Refused::Internal)?;
-            response.headers_mut().append(SET_COOKIE, over);
-            return Ok(response);
+        if let Some(page) = self.loop_page(wish, to, seen).await? {
+            return Ok(page);
         }
         let (browser, made) = self.browser()?;
         let redirect_uri = self.redirect_uri(provider);
@@ -123,6 +139,7 @@ impl Visit<'_> {
             max_age: wish.within,
             acr: &[],
             login_hint: wish.email.as_deref(),
+            hand_over: wish.waiting.as_deref(),
         };
         let mut response = match self.identity.begin(provider, asked, self.now).await {
             Ok(url) if wish.email.is_some() => {
@@ -187,12 +204,7 @@ impl Visit<'_> {
             },
             Ok([None]) | Err(_) => Ok(zeroize::Zeroizing::new(query.as_bytes().to_vec())),
         };
-        let browser = Browser {
-            cookie: self.cookie(cookie::SIGN_IN)?,
-            client: self.client,
-            user_agent: self.user_agent(),
-            presented: self.cookie(cookie::SESSION)?,
-        };
+        let browser = self.as_browser()?;
         let finished = match answer {
             Ok(answer) => {
                 let finishing = self.identity.finish(provider, &answer, browser, self.now);
@@ -200,25 +212,21 @@ impl Visit<'_> {
             }
             Err(why) => Err(why),
         };
-        let (signed_in, to) = match finished {
-            Ok(done) => done,
-            Err(failure) => return self.trouble(&failure, "/", seen),
-        };
-        seen.user = Some(signed_in.live.user());
-        let mut response = pages::redirect(&self.context(seen), to.as_str());
-        let mut session =
-            cookie::set(cookie::SESSION, &signed_in.cookie).map_err(|_| Refused::Internal)?;
-        session.set_sensitive(true);
-        response.headers_mut().append(SET_COOKIE, session);
-        let rounds = format!(
-            "{}.{}",
-            self.rounds()?.saturating_add(1),
-            Seconds::of(self.now).0
-        );
-        let rounds = cookie::set_for(cookie::ROUNDS, &rounds, ROUNDS_SECONDS)
-            .map_err(|_| Refused::Internal)?;
-        response.headers_mut().append(SET_COOKIE, rounds);
-        Ok(response)
+        match finished {
+            Ok((signed_in, Onward::Here(to))) => self.signed_in(&signed_in, to.as_str(), seen),
+            Ok((signed_in, Onward::HandOver(ticket))) => {
+                let path = format!("{SIGN_IN}?for={}", *ticket.text());
+                self.signed_in(&signed_in, &path, seen)
+            }
+            Err(failure) => self.trouble(&failure, "/", seen),
+        }
+    }
+
+    /// The cookie that counts one more sign-in.
+    pub(super) fn one_more_round(&self) -> Result<HeaderValue, Refused> {
+        let rounds = self.rounds()?.saturating_add(1);
+        let value = format!("{rounds}.{}", Seconds::of(self.now).0);
+        cookie::set_for(cookie::ROUNDS, &value, ROUNDS_SECONDS).map_err(|_| Refused::Internal)
     }
 
     /// What a provider answers by a form: another site's page sends it, and so without our cookies. It
@@ -294,7 +302,7 @@ impl Visit<'_> {
     }
 
     /// The page for a sign-in that came to nothing.
-    fn trouble(
+    pub(super) fn trouble(
         &self,
         failure: &Failure,
         to: &str,

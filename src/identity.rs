@@ -40,6 +40,7 @@ pub mod accounts;
 pub mod kept;
 pub mod jwks;
 pub mod metadata;
+pub mod github;
 pub mod secrets;
 pub mod oidc;
 pub mod provider;

@@ -102,3 +102,38 @@ fn every_toml_block_of_the_documentation_can_be_used() {
     }
     assert!(blocks >= 2);
 }
+
+#[test]
+fn every_provider_page_has_a_provider_and_a_policy_that_go_together() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/providers");
+    let index = std::fs::read_to_string(directory.join("README.md")).expect("the index");
+    let mut pages = 0;
+    for entry in std::fs::read_dir(&directory).expect("the directory") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy();
+        if name == "README.md" {
+            continue;
+        }
+        assert!(
+            index.contains(&format!("({name})")),
+            "{name} is not in the index"
+        );
+        let text = std::fs::read_to_string(&path).expect("the page");
+        let blocks = text.split("```toml\n").skip(1);
+        let blocks = blocks.map(|block| block.split("\n```").next().expect("an end").to_owned());
+        let (policies, gateway): (Vec<_>, Vec<_>) =
+            blocks.partition(|block| block.starts_with("# policies/"));
+        assert!(!policies.is_empty() && gateway.len() == 1, "{name}");
+        let named = policies.into_iter().enumerate();
+        let named = named.map(|(number, policy)| (format!("documented{number}"), policy));
+        reads(
+            &format!(
+                "{}\n[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n",
+                gateway[0]
+            ),
+            named.collect(),
+        );
+        pages += 1;
+    }
+    assert_eq!(pages, 10);
+}

@@ -24,6 +24,7 @@ const HOMES: &[(&str, &[&str])] = &[
     (
         "openidconnect",
         &[
+            "identity/github.rs",
             "identity/metadata.rs",
             "identity/oidc.rs",
             "identity/provider.rs",

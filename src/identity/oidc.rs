@@ -54,6 +54,7 @@ use crate::pure::session::{Seconds, Tokens};
 use crate::pure::ticket::Ticket;
 use crate::pure::{json, seal};
 
+use super::github;
 use super::jwks::Keys;
 use super::kept::{Asker, FETCH_TIME, Kept, NoNewer};
 use super::metadata::Metadata;
@@ -96,6 +97,8 @@ pub struct Settings {
     pub refresh: Duration,
     /// Its endpoints, where it does not state them itself.
     pub metadata: Option<Box<Metadata>>,
+    /// Who is let in there, where it is GitHub, which speaks no OpenID.
+    pub github: Option<Box<github::Rule>>,
 }
 
 /// How a client proves to a provider who it is.
@@ -152,8 +155,12 @@ pub enum Error {
     IdToken(BadIdToken),
     /// Userinfo is about somebody else, or is none.
     UserInfo,
+    /// The user is in none of the organisations that are let in.
+    NotAMember,
     /// The provider does not list all groups of the user.
     GroupOverage,
+    /// The provider does not say the groups again that it said before.
+    GroupsUnsaid,
     /// The logout token came before.
     Replayed,
     /// There are no random bytes, or a value makes no URL.
@@ -175,9 +182,24 @@ impl Error {
             Self::Token(why) => why.reason(),
             Self::IdToken(why) => why.reason(),
             Self::UserInfo => "oidc.userinfo",
+            Self::NotAMember => "oidc.not_a_member",
             Self::GroupOverage => "oidc.group_overage",
+            Self::GroupsUnsaid => "oidc.groups_unsaid",
             Self::Replayed => "oidc.logout_replayed",
             Self::Internal => "oidc.internal",
+        }
+    }
+}
+
+impl From<github::Error> for Error {
+    fn from(why: github::Error) -> Self {
+        match why {
+            github::Error::Away => Self::Away,
+            github::Error::Client => Self::Misconfigured,
+            github::Error::Grant => Self::InvalidGrant,
+            github::Error::Unusable => Self::UserInfo,
+            github::Error::TooMany => Self::GroupOverage,
+            github::Error::NotAMember => Self::NotAMember,
         }
     }
 }
@@ -364,9 +386,11 @@ impl Oidc {
 
     /// What sessions by this provider rest on: they end when it is another one.
     pub fn fingerprint(&self) -> [u8; 16] {
-        let whole = seal::hash(
-            format!("{}\0{}", self.settings.rule.issuer, self.settings.client_id).as_bytes(),
-        );
+        let mut rests_on = format!("{}\0{}", self.settings.rule.issuer, self.settings.client_id);
+        if let Some(github) = &self.settings.github {
+            rests_on.push_str(&format!("\0{github:?}"));
+        }
+        let whole = seal::hash(rests_on.as_bytes());
         let mut half = [0; 16];
         for (to, from) in half.iter_mut().zip(whole) {
             *to = from;
@@ -411,6 +435,9 @@ impl Oidc {
 
     /// The keys that nobody keeps fresh yet, as soon as it is known where they are.
     pub fn unattended_keys(&self) -> Option<Arc<Keys>> {
+        if self.settings.github.is_some() {
+            return None;
+        }
         let stated = self.metadata.current()?;
         let keys = self.keys_at(&stated.value.jwks);
         keys.needs_attendance().then_some(keys)
@@ -429,6 +456,9 @@ impl Oidc {
             } else {
                 AuthType::RequestBody
             });
+        if settings.github.is_some() {
+            protocol = protocol.disable_openid_scope();
+        }
         if let Some(secret) = &self.secret {
             protocol = protocol.set_client_secret(ClientSecret::new(secret.to_string()));
         }
@@ -603,6 +633,19 @@ impl Oidc {
         now: SystemTime,
     ) -> Result<Vouched, Error> {
         let stated = self.stated(now).await?;
+        if let Some(github) = &self.settings.github {
+            let secret = self.secret.as_ref().ok_or(Error::Misconfigured)?;
+            let code = github::Code {
+                endpoint: stated.value.token.as_str(),
+                client_id: &self.settings.client_id,
+                secret,
+                code: &code,
+                redirect_uri: &attempt.redirect_uri,
+                verifier: &attempt.verifier,
+            };
+            let token = github::redeem(&self.client, &code).await?;
+            return self.vouched_by(github, token, now).await;
+        }
         let protocol = self.protocol(&stated.value)?;
         let redirect =
             RedirectUrl::new(attempt.redirect_uri.clone()).map_err(|_| Error::Internal)?;
@@ -646,6 +689,11 @@ impl Oidc {
         let Some(refresh) = &tokens.refresh else {
             return Ok(None);
         };
+        if let Some(github) = &self.settings.github {
+            let vouched = self.vouched_by(github, refresh.clone(), now).await?;
+            let same = vouched.tokens.subject == tokens.subject;
+            return same.then_some(Some(vouched)).ok_or(Error::InvalidGrant);
+        }
         let stated = self.stated(now).await?;
         let answer = self
             .protocol(&stated.value)?
@@ -682,13 +730,17 @@ impl Oidc {
                 .user_info(&stated.value, access_token, &tokens.subject)
                 .await?
                 .map_or_else(
-                    || Claims::clone(&user.claims),
+                    || Ok(Claims::clone(&user.claims)),
                     |mut said| {
+                        // Some leave out a list that has become empty; the next sign-in tells.
+                        if self.lists_groups(&user.claims) && !self.lists_groups(&said) {
+                            return Err(Error::GroupsUnsaid);
+                        }
                         // What the provider says now counts before what it said then.
                         add(&mut said, Claims::clone(&user.claims));
-                        said
+                        Ok(said)
                     },
-                ),
+                )?,
         };
         self.vouched(
             claims,
@@ -700,6 +752,27 @@ impl Oidc {
         )
         .await
         .map(Some)
+    }
+
+    /// Whom GitHub says an access token is for; the token is kept, to ask again.
+    async fn vouched_by(
+        &self,
+        github: &github::Rule,
+        token: Zeroizing<String>,
+        now: SystemTime,
+    ) -> Result<Vouched, Error> {
+        let claims = github.claims(&self.client, &token).await?;
+        let user = jwt::user(&claims, &self.settings.rule).map_err(Error::Token)?;
+        Ok(Vouched {
+            user: Arc::new(user),
+            tokens: Tokens {
+                subject: id_token::id(&claims, "sub").ok_or(Error::UserInfo)?,
+                session: None,
+                refresh: Some(token),
+                id: None,
+                checked: Seconds::of(now),
+            },
+        })
     }
 
     /// The claims of an ID token that is what it must be.
@@ -723,6 +796,9 @@ impl Oidc {
     /// # Errors
     /// Why it is none.
     pub async fn logout(&self, text: &str, now: SystemTime) -> Result<Logout, Error> {
+        if self.settings.github.is_some() {
+            return Err(Error::Token(BadToken::UnknownKey));
+        }
         let stated = self.stated(now).await?;
         let token = Token::parse_issued(text).map_err(Error::Token)?;
         let rule = jwt::Rule {
@@ -844,15 +920,17 @@ impl Oidc {
         })
     }
 
+    fn lists_groups(&self, claims: &Claims) -> bool {
+        let groups_claim = self.settings.rule.groups_claim.as_ref();
+        groups_claim.is_some_and(|claim| jwt::at(claims, claim).is_some())
+    }
+
     /// Whether the claims say less than the configuration asks for.
     fn lacks(&self, claims: &Claims) -> bool {
         let rule = &self.settings.rule;
         let asks_for_email = self.settings.scopes.iter().any(|scope| scope == "email");
         jwt::at(claims, &rule.name_claim).is_none()
-            || rule
-                .groups_claim
-                .as_ref()
-                .is_some_and(|claim| jwt::at(claims, claim).is_none())
+            || rule.groups_claim.is_some() && !self.lists_groups(claims)
             || asks_for_email && !claims.contains_key("email")
     }
 

@@ -16,6 +16,7 @@ use crate::pure::table::{Key, Table, nearest};
 use crate::pure::unit;
 
 use super::accounts::{self, LOCAL};
+use super::github;
 use super::metadata::{Metadata, is_safe};
 use super::oidc::{Authentication, Settings};
 
@@ -26,9 +27,9 @@ pub const BASIC: &str = "basic";
 pub const KEYS: &[Key] = &[
     key(
         "kind",
-        "`oidc`, `jwt` or `basic`",
+        "`oidc`, `github`, `jwt` or `basic`",
         "none: required",
-        "What the method takes: people, by an OpenID provider's sign-in page; bearer tokens of an issuer; or names and passwords by HTTP basic.",
+        "What the method takes: people, by an OpenID provider's sign-in page or by GitHub's; bearer tokens of an issuer; or names and passwords by HTTP basic.",
     ),
     key(
         "issuer",
@@ -45,13 +46,13 @@ pub const KEYS: &[Key] = &[
     key(
         "title",
         "text",
-        "the method's name",
+        "the method's name; GitHub for `github`",
         "What people call the provider: the button of the sign-in page says `Continue with ..`.",
     ),
     key(
         "client_id",
         "string",
-        "none: required for `oidc`",
+        "none: required for `oidc` and `github`",
         "The gate's name at the provider.",
     ),
     key(
@@ -71,6 +72,24 @@ pub const KEYS: &[Key] = &[
         "list of strings",
         "[\"profile\", \"email\"]",
         "What is asked for besides `openid`. Ask for `offline_access` where a provider gives no refresh token without.",
+    ),
+    key(
+        "url",
+        "https URL",
+        "https://github.com",
+        "Where GitHub is, for `github`. A GitHub Enterprise Server has its API below it, at `/api/v3`.",
+    ),
+    key(
+        "organizations",
+        "list of strings",
+        "none: required for `github`",
+        "The organisations at GitHub whose members are let in; nobody else is. Each is a group of its members, and each team in it one by the name of `organization/team`.",
+    ),
+    key(
+        "any_user",
+        "true or false",
+        "false",
+        "Whether everybody who has an account at this GitHub is let in, which anybody can make at github.com.",
     ),
     key(
         "email_domains",
@@ -184,8 +203,8 @@ pub const KEYS: &[Key] = &[
     key(
         "name_claim",
         "string",
-        "sub",
-        "The claim that becomes the user's name. Take one that users can't choose.",
+        "sub; login for `github`",
+        "The claim that becomes the user's name. Take one that users can't choose. At GitHub `login` can be renamed, and then taken by somebody else: `id`, a number, stays.",
     ),
     key(
         "groups_claim",
@@ -369,10 +388,14 @@ impl Provider {
         let kind = table.value("kind", |text| match text {
             "jwt" => Ok(Kind::Bearer),
             "basic" => Ok(Kind::Basic),
-            "oidc" => Ok(Kind::Session),
-            _ => Err("`oidc`, `jwt` or `basic`".to_owned()),
+            "oidc" | "github" => Ok(Kind::Session),
+            _ => Err("`oidc`, `github`, `jwt` or `basic`".to_owned()),
         });
         let name = Arc::from(name);
+        let is_github = table.string("kind").as_deref() == Some("github");
+        if !is_github {
+            foreign(table, &["url", "organizations", "any_user"], "github");
+        }
         let takes = match kind {
             Some(Kind::Bearer) => {
                 foreign(table, &["file", "groups"], "basic");
@@ -385,6 +408,15 @@ impl Provider {
                 foreign(table, TRUST_KEYS, "oidc");
                 passwords(table)?
             }
+            Some(Kind::Session) if is_github => {
+                foreign(table, &["file", "groups"], "basic");
+                foreign(table, &["audience", "jwks_file"], "jwt");
+                foreign(table, OPENID_KEYS, "oidc");
+                for key in PEOPLE_KEYS.iter().filter(|key| !OAUTH_KEYS.contains(key)) {
+                    foreign(table, &[*key], "oidc");
+                }
+                github(&name, table)?
+            }
             Some(Kind::Session) => {
                 foreign(table, &["file", "groups"], "basic");
                 foreign(table, &["audience", "jwks_file"], "jwt");
@@ -392,7 +424,7 @@ impl Provider {
             }
             None => {
                 if !table.has("kind") {
-                    table.missing("kind", "`oidc`, `jwt` or `basic`");
+                    table.missing("kind", "`oidc`, `github`, `jwt` or `basic`");
                 }
                 return None;
             }
@@ -431,6 +463,25 @@ const PEOPLE_KEYS: &[&str] = &[
     "token_url",
     "userinfo_url",
     "end_session_url",
+];
+
+/// Those of [`TOKEN_KEYS`] that mean nothing without ID tokens.
+const OPENID_KEYS: &[&str] = &[
+    "issuer",
+    "jwks_url",
+    "algorithms",
+    "type",
+    "groups_claim",
+    "trust_unverified_email",
+];
+
+/// Those of [`PEOPLE_KEYS`] that mean something without OpenID, too.
+const OAUTH_KEYS: &[&str] = &[
+    "title",
+    "client_id",
+    "client_secret",
+    "email_domains",
+    "refresh",
 ];
 
 const TRUST_KEYS: &[&str] = &["ca", "certificate", "key"];
@@ -649,17 +700,9 @@ fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
     });
     let claim = |key| table.value(key, |text| not_empty(text, "a claim's name"));
     let (name_claim, groups_claim) = (claim("name_claim"), claim("groups_claim"));
-    let email_domains = table.list("email_domains", |text| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
-        (!text.is_empty() && text.bytes().all(plain))
-            .then(|| text.to_ascii_lowercase())
-            .ok_or_else(|| "a domain such as `example.com`".to_owned())
-    });
+    let email_domains = email_domains(table);
     let age = table.value("max_age", unit::duration);
-    let refresh = table.value("refresh", |text| match unit::duration(text) {
-        Ok(short) if short < LEAST_REFRESH => Err("expected at least 2s".to_owned()),
-        parsed => parsed,
-    });
+    let refresh = refresh(table);
     let by_form = table.value("response_mode", |text| match text {
         "query" => Ok(false),
         "form_post" => Ok(true),
@@ -699,20 +742,135 @@ fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
         authentication,
         scopes,
         rule: Arc::new(rule),
-        email_domains: email_domains.unwrap_or_default(),
+        email_domains,
         prompt: words("prompt").unwrap_or_default(),
         acr: words("acr_values").unwrap_or_default(),
         max_age: age,
         by_form: by_form.unwrap_or(false),
         sign_out_by_form: sign_out_by_form.unwrap_or(preset.sign_out_by_form),
-        refresh: refresh.unwrap_or(Duration::from_secs(300)),
+        refresh,
         metadata: metadata?.map(Box::new),
+        github: None,
     };
     Some(Takes::People {
         settings: Box::new(settings),
         secret,
         trust: trust?,
     })
+}
+
+fn github(provider: &Arc<str>, table: &Table) -> Option<Takes> {
+    let before = table.problems().count();
+    let url = table.value("url", |text| {
+        let origin = text.trim_end_matches('/');
+        let is_origin = origin
+            .split_once("://")
+            .is_some_and(|(_, host)| !host.contains(['/', '?']));
+        (is_origin && is_safe(origin))
+            .then(|| origin.to_owned())
+            .ok_or_else(|| "an `https://` URL without a path".to_owned())
+    });
+    let url = url.unwrap_or_else(|| "https://github.com".to_owned());
+    for (key, what) in [
+        ("client_id", "the gate's name at GitHub"),
+        ("client_secret", "where the client's secret is kept"),
+    ] {
+        if !table.has(key) {
+            table.missing(key, what);
+        }
+    }
+    let organizations = some_of(
+        table,
+        "organizations",
+        "an empty list would let nobody in",
+        |text| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+            (!text.is_empty() && text.len() <= 100 && text.bytes().all(plain))
+                .then(|| text.to_owned())
+                .ok_or_else(|| "an organisation's name, as in its address at GitHub".to_owned())
+        },
+    );
+    let any_user = table.boolean("any_user").unwrap_or(false);
+    match (any_user, table.has("organizations")) {
+        (true, true) => {
+            let message = "`any_user` lets in everybody, whatever `organizations` says";
+            let hint = "take one of them".to_owned();
+            table.problem("any_user", message, Some(hint));
+        }
+        (false, false) => {
+            let what = "whose members are let in, or `any_user = true` for everybody";
+            table.missing("organizations", what);
+        }
+        (true, false) | (false, true) => {}
+    }
+    let client_id = table.value("client_id", |text| not_empty(text, "a client id"));
+    let secret = SecretSource::read(table, "client_secret");
+    let title = table.value("title", |text| not_empty(text, "what people call it"));
+    let name_claim = table.value("name_claim", |text| match text {
+        "login" | "id" => Ok(text.to_owned()),
+        _ => Err("`login` or `id`".to_owned()),
+    });
+    let (email_domains, refresh) = (email_domains(table), refresh(table));
+    let trust = trust(table);
+    if table.problems().count() > before {
+        return None;
+    }
+    let (client_id, metadata) = (client_id?, github::metadata(&url)?);
+    let rule = jwt::Rule {
+        provider: Arc::clone(provider),
+        issuer: metadata.issuer.clone(),
+        audience: Vec::new(),
+        algorithms: Vec::new(),
+        types: Vec::new(),
+        name_claim: name_claim.unwrap_or_else(|| "login".to_owned()),
+        groups_claim: Some("groups".to_owned()),
+        trust_unverified_email: false,
+    };
+    let settings = Settings {
+        title: title.unwrap_or_else(|| "GitHub".to_owned()),
+        client_id,
+        authentication: Authentication::Post,
+        scopes: github::SCOPES.map(str::to_owned).to_vec(),
+        rule: Arc::new(rule),
+        email_domains,
+        prompt: Vec::new(),
+        acr: Vec::new(),
+        max_age: None,
+        by_form: false,
+        sign_out_by_form: false,
+        refresh,
+        metadata: Some(Box::new(metadata)),
+        github: Some(Box::new(github::Rule::new(
+            &url,
+            organizations.unwrap_or_default(),
+            any_user,
+        ))),
+    };
+    Some(Takes::People {
+        settings: Box::new(settings),
+        secret,
+        trust: trust?,
+    })
+}
+
+/// The domains of the addresses that lead to a provider.
+fn email_domains(table: &Table) -> Vec<String> {
+    let domains = table.list("email_domains", |text| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+        (!text.is_empty() && text.bytes().all(plain))
+            .then(|| text.to_ascii_lowercase())
+            .ok_or_else(|| "a domain such as `example.com`".to_owned())
+    });
+    domains.unwrap_or_default()
+}
+
+/// How often a provider is asked about who is signed in.
+fn refresh(table: &Table) -> Duration {
+    let stated = table.value("refresh", |text| match unit::duration(text) {
+        Ok(short) if short < LEAST_REFRESH => Err("expected at least 2s".to_owned()),
+        parsed => parsed,
+    });
+    stated.unwrap_or(Duration::from_secs(300))
 }
 
 /// Asking more often would be an attack on the provider.

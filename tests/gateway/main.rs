@@ -13,6 +13,7 @@ mod advisories;
 mod assertion;
 mod backends;
 mod credentials;
+mod github;
 mod http2;
 mod limits;
 mod log;

@@ -318,7 +318,8 @@ impl Visit<'_> {
                 oidc::Error::Over | oidc::Error::InvalidGrant => Trouble::Over,
                 oidc::Error::Refused(callback::ProviderError::Unavailable) => Trouble::Away,
                 oidc::Error::Refused(callback::ProviderError::Other) => Trouble::Misconfigured,
-                oidc::Error::Refused(
+                oidc::Error::NotAMember
+                | oidc::Error::Refused(
                     callback::ProviderError::AccessDenied
                     | callback::ProviderError::InteractionRequired,
                 ) => Trouble::Denied,
@@ -327,6 +328,7 @@ impl Visit<'_> {
                 | oidc::Error::IdToken(_)
                 | oidc::Error::UserInfo
                 | oidc::Error::GroupOverage
+                | oidc::Error::GroupsUnsaid
                 | oidc::Error::Replayed => Trouble::Unproven,
                 oidc::Error::Internal => return Err(Refused::Internal),
             },

@@ -147,8 +147,17 @@ mod tests {
         tokio::task::LocalSet::new().block_on(&runtime, async {
             tokio::task::spawn_local(lines.clone().run());
             lines.emit(&record());
-            tokio::time::sleep(2 * GATHER).await;
-            assert!(written.recv_timeout(Duration::from_secs(10)).unwrap() > 0);
+            // The task that hands them over needs this thread, too.
+            let told = async {
+                loop {
+                    tokio::time::sleep(GATHER).await;
+                    if let Ok(bytes) = written.try_recv() {
+                        return bytes;
+                    }
+                }
+            };
+            let told = tokio::time::timeout(Duration::from_secs(20), told).await;
+            assert!(told.unwrap() > 0);
         });
     }
 

@@ -26,6 +26,7 @@ pub use crate::pure::internal_url::fuzzing::internal_url;
 pub use crate::pure::json::fuzzing::json;
 pub use crate::pure::jwk::fuzzing::jwks;
 pub use crate::pure::jwt::fuzzing::jwt;
+pub use crate::pure::origin::fuzzing::origin;
 pub use crate::pure::original::fuzzing::original;
 pub use crate::pure::proxy_protocol::fuzzing::proxy_protocol;
 pub use crate::pure::return_to::fuzzing::return_to;

@@ -19,6 +19,7 @@
 pub mod route;
 pub mod network;
 pub mod rate;
+pub mod cors;
 pub mod sign_in;
 pub mod user_rate;
 pub mod standing;
@@ -54,6 +55,8 @@ pub struct Rules {
     pub network: network::Rule,
     /// How often.
     pub rate: rate::Rule,
+    /// Which pages of other origins may ask.
+    pub cors: Option<Arc<cors::Rule>>,
     /// How they prove who they are.
     pub sign_in: sign_in::Rule,
     /// Which of them may pass.
@@ -169,11 +172,17 @@ pub async fn handle(
     let Caller { conn, asked, early } = caller;
     let at       = route::find(&gate.routes, conn, &head, seen)?;
     let rules    = at.rules();
+    let page     = portal::page(&head);
+    let cors     = rules.cors.as_deref().filter(|_| page.is_none());
+    seen.readers = cors::readers(cors, &head);
     let client   = network::admit(&rules.network, conn, &head.headers, seen)?;
     let permit   = rate::admit(&rules.rate, &gate.rates, client, now.uptime)?;                               seen.passed(RATE, clock());
-    if let Some(page) = portal::page(&head) {
+    if let Some(page) = page {
         let methods = portal::Methods::of(at.all_rules().map(|rules| &rules.sign_in));
         return Box::pin(portal::serve(page, methods, &gate.identity, &gate.assertion.signer, permit, caller, &head, body, now.wall, seen)).await;
+    }
+    if let Some(response) = cors::preflight(cors, &permit, &head)? {
+        return Ok(Passed { response, switched: None });
     }
     let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await?;  seen.passed(SIGN_IN, clock());
     let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;

@@ -11,6 +11,8 @@ pub mod field;
 pub mod names;
 pub mod spelling;
 pub mod target;
+pub mod origin;
+pub mod cors;
 pub mod pattern;
 pub mod hop;
 pub mod cookie;

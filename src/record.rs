@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{Method, StatusCode};
 
+use crate::pure::cors::Readers;
 use crate::pure::head::Head;
 use crate::pure::identity::User;
 use crate::pure::table::Place;
@@ -58,6 +59,8 @@ pub struct Record {
     pub app: Option<Arc<str>>,
     /// Whether people sign in on a page here; false until sign-in is reached.
     pub has_sign_in_page: bool,
+    /// Which pages of other origins may read the answer, where the policy says.
+    pub readers: Option<Readers>,
     /// Who asks.
     pub user: Option<Arc<User>>,
     /// The line of a policy that decided.
@@ -94,6 +97,7 @@ impl Record {
             path: None,
             app: None,
             has_sign_in_page: false,
+            readers: None,
             user: None,
             decider: None,
             would_refuse: None,

@@ -14,7 +14,9 @@ use crate::backend::tls;
 use crate::identity::provider::Methods;
 use crate::pipeline::forward::{self, Backend};
 use crate::pipeline::route::App;
-use crate::pipeline::{Rules, access, network, rate, request_headers, response_headers, sign_in};
+use crate::pipeline::{
+    Rules, access, cors, network, rate, request_headers, response_headers, sign_in,
+};
 use crate::pure::backend_url::BackendUrl;
 use crate::pure::pattern::{Pattern, fold};
 use crate::pure::secret;
@@ -88,6 +90,12 @@ pub const KEYS: &[Key] = &[
         "5. What the backend and the client may learn.",
     ),
     key(
+        "cors",
+        "table",
+        "what backends say of it",
+        "Which pages of other origins may ask, and read the answers. The gate answers their preflights itself, before sign-in, and says in every answer who may read it, in its own refusals, too; what a backend says (`Access-Control-*`) is removed.",
+    ),
+    key(
         "target",
         "table",
         "everything is refused",
@@ -135,6 +143,12 @@ pub const PATH: &[Key] = &[
         "`public`, `signed-in` or table",
         "the application's",
         "In place of the application's; what the application denies stays denied.",
+    ),
+    key(
+        "cors",
+        "table",
+        "the application's",
+        "In place of the application's.",
     ),
     key(
         "methods",
@@ -357,6 +371,7 @@ pub fn read(name: &str, table: &Table, context: &Context<'_>) -> App<Rules> {
     let access = access::read(table, &of_access);
     sign_in.anonymous = !access.needs_sign_in();
     let headers = table.table("headers", request_headers::KEYS);
+    let cors = cors(table);
     let rules = Rules {
         network: network::read(
             table.table("network", network::KEYS).as_ref(),
@@ -374,10 +389,12 @@ pub fn read(name: &str, table: &Table, context: &Context<'_>) -> App<Rules> {
             headers.as_ref(),
             &context.request_headers,
         )),
-        response_headers: Arc::new(response_headers::read(
+        response_headers: responses(
             headers.as_ref(),
             &(context.response_headers)(&internal),
-        )),
+            cors.is_some(),
+        ),
+        cors,
         backends: Arc::new(forward::Rule {
             backends: connections(table, &urls, context),
             most_content_bytes: 1 << 30,
@@ -452,6 +469,7 @@ fn path_rules(
     let access = access::read_path(path, &of_access, &app.access);
     sign_in.anonymous = !access.needs_sign_in();
     let headers = path.table("headers", request_headers::KEYS);
+    let cors = cors(path).or_else(|| app.cors.clone());
     Rules {
         network: network::read(
             path.table("network", network::KEYS).as_ref(),
@@ -465,12 +483,26 @@ fn path_rules(
             headers.as_ref(),
             &app.request_headers,
         )),
-        response_headers: Arc::new(response_headers::read(
-            headers.as_ref(),
-            &app.response_headers,
-        )),
+        response_headers: responses(headers.as_ref(), &app.response_headers, cors.is_some()),
+        cors,
         backends: limited(path, &app.backends),
     }
+}
+
+fn cors(table: &Table) -> Option<Arc<cors::Rule>> {
+    let table = table.table("cors", cors::KEYS)?;
+    Some(Arc::new(cors::Rule::read(&table)))
+}
+
+fn responses(
+    headers: Option<&Table>,
+    outer: &response_headers::Rule,
+    has_cors: bool,
+) -> Arc<response_headers::Rule> {
+    Arc::new(response_headers::Rule {
+        has_cors,
+        ..response_headers::read(headers, outer)
+    })
 }
 
 fn limited(table: &Table, outer: &Arc<forward::Rule>) -> Arc<forward::Rule> {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::identity::{accounts, provider};
-use crate::pipeline::{access, network, rate, request_headers, sign_in};
+use crate::pipeline::{access, cors, network, rate, request_headers, sign_in};
 use crate::pure::table::Key;
 
 use super::{expectation, gateway, policy, verify};
@@ -292,6 +292,17 @@ identity = ["user", "email"]
 user = "X-WEBAUTH-USER"
 keep = ["X-Build-*"]
 remove = ["X-Debug"]
+"#,
+    },
+    Section {
+        heading: "[cors]",
+        keys: cors::KEYS,
+        example: r#"[cors]
+origins = ["https://spa.example.com", "http://localhost:5173"]
+methods = ["GET", "POST", "PUT"]
+headers = ["Content-Type"]
+expose = ["X-Total-Count"]
+credentials = true
 "#,
     },
     Section {

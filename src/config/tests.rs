@@ -343,6 +343,23 @@ fn what_two_rules_would_decide_is_refused() {
 }
 
 #[test]
+fn origins_that_are_more_than_one_are_refused() {
+    let expected = "can't be used: expected one origin such as `https://spa.example.com`, without path, `*` or final dot";
+    one_problem(
+        "backends = [\"whoami\"]\n[cors]\norigins = [\"*\"]\n",
+        &format!("policies/a.toml:4:12: `*` {expected}"),
+    );
+    one_problem(
+        "backends = [\"whoami\"]\n[[path]]\nprefix = \"/a\"\ncors = { origins = \"https://*.example.com\" }\n",
+        &format!("policies/a.toml:5:20: `https://*.example.com` {expected}"),
+    );
+    one_problem(
+        "backends = [\"whoami\"]\n[cors]\norigin = []\norigins = []\n",
+        "policies/a.toml:4:1: unknown key `origin`",
+    );
+}
+
+#[test]
 fn tls_of_backends_without_tls_is_refused() {
     one_problem(
         "backends = [\"http://10.0.0.5\"]\n[backend]\nca = \"certs/internal-ca.pem\"\n",

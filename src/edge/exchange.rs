@@ -332,6 +332,10 @@ impl Exchange {
         mut record: Box<Record>,
     ) -> Reply {
         record.status = Some(response.status);
+        // Here, so that no answer lacks it: a page can act on a 401 or a 429 that it can read.
+        if let Some(readers) = &record.readers {
+            readers.say(&mut response.fields, record.refused.is_some());
+        }
         if let Some(hsts) = &self.0.hsts {
             response
                 .fields

@@ -5,6 +5,7 @@
 //! | a field belongs to the connection, or any `Connection` line names it | removed (RFC 9110 §7.6.1) |
 //! | a field names people or connections as the gateway does | removed, whatever a policy keeps |
 //! | a field is in the policy's `remove`, or of a family that gateways speak and not in `keep` | removed |
+//! | the policy has `[cors]`, and a field says which pages may read the answer | removed: `cors` says it |
 //! | `strip`: a field is in `[strip]` of `backend_fields.txt`, not in its `[keep]`, not in `keep` | removed |
 //! | `allowlist`: a field is in neither `[allow]` nor `[keep]`, nor in `keep` | removed |
 //! | a cookie is the gateway's, in any case | that line is removed |
@@ -74,6 +75,8 @@ pub struct Rule {
     pub strip_balancer_cookies: bool,
     /// Whether fields that protect the browser are set where the application has none.
     pub protect: bool,
+    /// Whether the policy says which pages may read answers, so that a backend does not.
+    pub has_cors: bool,
     /// `Strict-Transport-Security` under TLS, where the application has none.
     pub hsts: Option<HeaderValue>,
 }
@@ -323,7 +326,8 @@ impl Rule {
 
     fn is_dropped(&self, name: &HeaderName, reserved: &ReservedNames) -> bool {
         let reservation = reserved.of(name);
-        if reservation.identity || self.remove.contains(name) {
+        let of_readers = self.has_cors && says_who_reads(name);
+        if reservation.identity || of_readers || self.remove.contains(name) {
             return true;
         }
         if self.keep.contains(name) {
@@ -442,10 +446,12 @@ fn is_ours(pair: &[u8]) -> bool {
 
 /// Leaves what is true of the answer whatever its body: the page of the gateway describes itself.
 fn keep_beside_our_page(headers: &mut Fields) {
-    headers.retain(|name, _| {
-        let cross_origin = name.as_str().starts_with("access-control-");
-        cross_origin || name == RETRY_AFTER || name == SET_COOKIE
-    });
+    headers.retain(|name, _| says_who_reads(name) || name == RETRY_AFTER || name == SET_COOKIE);
+}
+
+/// Fields of the CORS protocol (Fetch §3.2.3).
+fn says_who_reads(name: &HeaderName) -> bool {
+    name.as_str().starts_with("access-control-")
 }
 
 fn protect(rule: &Rule, facts: &Facts<'_>, headers: &mut Fields) {
@@ -490,8 +496,7 @@ fn is_early(name: &HeaderName) -> bool {
         "vary",
         "www-authenticate",
     ];
-    let name = name.as_str();
-    EARLY.contains(&name) || name.starts_with("content-") || name.starts_with("access-control-")
+    EARLY.contains(&name.as_str()) || name.as_str().starts_with("content-") || says_who_reads(name)
 }
 
 /// Reads what `[headers]` of an application or a path says of responses; what it does not say is as
@@ -540,6 +545,7 @@ impl Rule {
             errors: Errors::Replace,
             strip_balancer_cookies: false,
             protect: true,
+            has_cors: false,
             hsts,
         }
     }
@@ -592,6 +598,7 @@ pub mod fuzzing {
             errors: Errors::Replace,
             strip_balancer_cookies: false,
             protect: true,
+            has_cors: false,
             hsts: Some(HeaderValue::from_static("max-age=31536000")),
         }
     }

@@ -37,7 +37,8 @@ export async function freePort() {
 
 /**
  * A running gate: where it listens, and the account it made. `settings` are added to its own, `files` to
- * its directory; `applications` take the place of the usual ones. `before` is what is done there by hand.
+ * its directory; `applications` take the place of the usual ones, with the gate's port for `:8443`. `before` is
+ * what is done there by hand.
  */
 export async function start({ settings = "", backend, applications: stated, files = {}, session = "", before } = {}) {
   const home = mkdtempSync(join(tmpdir(), "portcullis-browser-"));
@@ -52,7 +53,7 @@ export async function start({ settings = "", backend, applications: stated, file
   for (const [name, content] of Object.entries(files)) writeFileSync(join(home, name), content);
   for (const [name, policy] of Object.entries(applications)) {
     const host = name === "whoami" ? "localhost" : `${name}.localhost`;
-    writeFileSync(join(home, "policies", `${name}.toml`), `host = "${host}"\n${policy}`);
+    writeFileSync(join(home, "policies", `${name}.toml`), `host = "${host}"\n${policy.replaceAll(":8443", `:${https}`)}`);
   }
   mkdirSync(join(home, "state"), { recursive: true });
   before?.(home);

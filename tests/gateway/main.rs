@@ -12,6 +12,7 @@ mod access;
 mod advisories;
 mod assertion;
 mod backends;
+mod cors;
 mod credentials;
 mod github;
 mod http2;

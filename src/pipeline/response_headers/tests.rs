@@ -505,6 +505,37 @@ fn trailers_pass_the_same_filter() {
     assert_eq!(trailers, expected);
 }
 
+#[test]
+fn where_a_policy_says_who_reads_a_backend_does_not() {
+    let lines = [
+        ("Access-Control-Allow-Origin", "*"),
+        ("Access-Control-Allow-Anything-New", "true"),
+        ("Vary", "Origin"),
+    ];
+    let keep = Names::new(["Access-Control-*"]).unwrap();
+    for mode in [Mode::Strip, Mode::Allowlist, Mode::Off] {
+        for has_cors in [false, true] {
+            let rule = Rule {
+                mode,
+                keep: keep.clone(),
+                has_cors,
+                ..rule()
+            };
+            for status in [200, 103, 304, 500] {
+                let mut headers = fields(&lines);
+                let status = StatusCode::from_u16(status).unwrap();
+                rewrite(&rule, &facts(status), &mut headers);
+                for (name, _) in &lines[..2] {
+                    assert_eq!(headers.has(name), !has_cors, "{mode:?} {status} {name}");
+                }
+            }
+            let mut trailers = fields(&lines);
+            clean_trailers(&rule, &facts(StatusCode::OK), &mut trailers);
+            assert!(trailers.is_empty());
+        }
+    }
+}
+
 fn read_policy(text: &str) -> (Rule, Vec<String>) {
     let problems = Problems::default();
     let keys = request_headers::KEYS;

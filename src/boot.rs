@@ -24,7 +24,7 @@ use crate::pure::cidr;
 use crate::pure::secret::SecretSource;
 use crate::pure::table::{Problem, Problems};
 
-use signing::Keeper;
+use signing::{CLIENT_TURN, Keepers};
 
 /// Bytes of a configuration file.
 const MOST_BYTES: u64 = 16 * 1024 * 1024;
@@ -194,7 +194,7 @@ pub fn gate(
     loaded: Loaded,
     shared: &Arc<Shared>,
     rates: &Arc<Cells>,
-    signing: &Keeper,
+    signing: &Keepers,
     in_force: &Arc<InForce>,
     directory: &Path,
     problems: &Problems,
@@ -213,10 +213,21 @@ pub fn gate(
         all.any(|rules| rules.request_headers.identity.assertion)
     });
     let settings = &config.gateway.assertion;
-    if asks && let Err(error) = signing.ensure(settings.rotate, now()) {
-        let message = format!("assertions can't be signed: `{}`: {error}", signing.file());
-        problems.about_file(config::gateway::FILE, message, None);
-        return None;
+    let knows_our_keys = config.providers.iter().any(Provider::needs_published_keys);
+    for (asks, keeper, turn, what) in [
+        (asks, &signing.assertions, settings.rotate, "assertions"),
+        (
+            knows_our_keys,
+            &signing.client,
+            CLIENT_TURN,
+            "what providers know the gate by",
+        ),
+    ] {
+        if asks && let Err(error) = keeper.ensure(turn, now()) {
+            let message = format!("{what} can't be signed: `{}`: {error}", keeper.file());
+            problems.about_file(config::gateway::FILE, message, None);
+            return None;
+        }
     }
     let verify = match config.verify {
         None => None,
@@ -232,7 +243,7 @@ pub fn gate(
         reserved: Arc::new(config.reserved),
         assertion: Assertion {
             issuer: settings.issuer.as_deref().map(Arc::from),
-            signer: Arc::clone(signing.signer()),
+            signer: Arc::clone(signing.assertions.signer()),
         },
     })
 }

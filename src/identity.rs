@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::backend::fetch::Client;
 use crate::backend::tls;
-use crate::keys::{self, NoRandom};
+use crate::keys::{self, ClientKey, GivenKey, NoRandom, Signer};
 use crate::pure::attempt;
 use crate::pure::callback;
 use crate::pure::csrf::{self, Forged};
@@ -49,7 +49,7 @@ use accounts::{Accounts, LOCAL};
 use kept::Asker;
 use oidc::Oidc;
 use password::{Busy, MAX_PASSWORD_BYTES, Pool, Stored};
-use provider::{BASIC, KeySource, Provider, Takes, Trust};
+use provider::{BASIC, KeyFile, KeySource, Provider, Takes, Trust};
 use regulation::{Attempt, Regulation, Slowed};
 use verified::{Turn, UnderWay, Verified};
 
@@ -66,6 +66,7 @@ pub struct Shared {
     under_way: UnderWay,
     regulation: Regulation,
     keys: keys::Keys,
+    client_keys: Arc<Signer>,
     issuers: Mutex<HashMap<String, Weak<jwks::Keys>>>,
     providers: Mutex<HashMap<[u8; 32], Weak<Oidc>>>,
     system_client: OnceLock<Result<Client, tls::Error>>,
@@ -85,6 +86,7 @@ impl Shared {
             under_way: UnderWay::default(),
             regulation: Regulation::default(),
             keys: keys::Keys::generate()?,
+            client_keys: Arc::default(),
             issuers: Mutex::default(),
             providers: Mutex::default(),
             system_client: OnceLock::new(),
@@ -106,6 +108,11 @@ impl Shared {
         &self.sessions
     }
 
+    /// The keys by which providers know the gate; whoever keeps them puts them in.
+    pub const fn client_keys(&self) -> &Arc<Signer> {
+        &self.client_keys
+    }
+
     fn generation(&self) -> u64 {
         self.generations.fetch_add(1, Ordering::Relaxed)
     }
@@ -122,17 +129,16 @@ impl Shared {
         keys
     }
 
-    /// The provider of these settings: the one that is in use already, or a new one, so that a reload
-    /// forgets nothing that the provider said.
+    /// The provider of these settings, and of the files with this hash: the one that is in use
+    /// already, or a new one, so that a reload forgets nothing that the provider said.
     fn provider(
         &self,
         settings: oidc::Settings,
-        trust: &Trust,
+        files: [u8; 32],
         client: Client,
-        secret: Option<Zeroizing<String>>,
+        proof: oidc::Proof,
     ) -> Arc<Oidc> {
-        let text = Zeroizing::new(format!("{settings:?}{trust:?}{secret:?}"));
-        let known_by = seal::hash(text.as_bytes());
+        let known_by = seal::hash(format!("{settings:?}{files:?}").as_bytes());
         let mut providers = self
             .providers
             .lock()
@@ -141,7 +147,7 @@ impl Shared {
         if let Some(provider) = providers.get(&known_by).and_then(Weak::upgrade) {
             return provider;
         }
-        let provider = Arc::new(Oidc::new(settings, client, secret));
+        let provider = Arc::new(Oidc::new(settings, client, proof));
         providers.insert(known_by, Arc::downgrade(&provider));
         provider
     }
@@ -1183,26 +1189,41 @@ impl Method {
             Takes::People {
                 settings,
                 secret,
+                key,
                 trust,
             } => {
                 let urls = settings.metadata.as_deref().map_or_else(
                     || vec![&*settings.rule.issuer],
                     |stated| vec![stated.token.as_str(), &stated.jwks],
                 );
+                // Before they are read for use: what changes meanwhile makes the next reload's differ.
+                let mut files = format!("{trust:?}{key:?}").into_bytes();
+                for file in provider.files() {
+                    files.extend(seal::hash(&read(&base.join(file), provider, problems)?));
+                }
                 let client = client(shared, trust, &urls, base, provider, problems)?;
-                let secret = match secret {
-                    None => None,
-                    Some(source) => match secrets::load(source, base) {
-                        Ok(secret) => Some(secret),
-                        Err(why) => {
-                            about(provider, &why, problems);
-                            return None;
-                        }
-                    },
+                let proof = match (secret, settings.authentication) {
+                    (Some(source), _) => {
+                        let secret = secrets::load(source, base);
+                        let secret = secret.map_err(|why| about(provider, &why, problems));
+                        oidc::Proof::Secret(secret.ok()?)
+                    }
+                    (None, oidc::Authentication::Key(_)) => oidc::Proof::Key(client_key(
+                        shared,
+                        key.as_ref(),
+                        base,
+                        provider,
+                        problems,
+                    )?),
+                    (None, _) => oidc::Proof::None,
                 };
+                if let oidc::Proof::Secret(secret) = &proof {
+                    files.extend(seal::hash(secret.as_bytes()));
+                }
                 let settings = oidc::Settings::clone(settings);
+                let files = seal::hash(&files);
                 Some(Self::People(
-                    shared.provider(settings, trust, client, secret),
+                    shared.provider(settings, files, client, proof),
                 ))
             }
             Takes::Tokens { rule, keys, trust } => {
@@ -1237,6 +1258,45 @@ fn about(provider: &Provider, why: &dyn std::fmt::Display, problems: &Problems) 
     problems.about_file("portcullis.toml", message, None);
 }
 
+/// The key by which a provider knows the gate; nothing after adding why there is none.
+fn client_key(
+    shared: &Shared,
+    given: Option<&KeyFile>,
+    base: &Path,
+    provider: &Provider,
+    problems: &Problems,
+) -> Option<ClientKey> {
+    let Some(given) = given else {
+        return Some(ClientKey::Published(Arc::clone(&shared.client_keys)));
+    };
+    let read = |file: &Path| read(&base.join(file), provider, problems);
+    let pem = read(&given.file)?;
+    let certificate = match &given.certificate {
+        Some(file) => Some(read(file)?),
+        None => None,
+    };
+    let certificate = certificate.as_ref().map(|pem| pem.as_slice());
+    match GivenKey::read(&pem, given.id.clone(), certificate) {
+        Ok(key) => Some(ClientKey::Given(key)),
+        Err(why) => {
+            let why = format!("`{}`: {why}", given.file.display());
+            about(provider, &why, problems);
+            None
+        }
+    }
+}
+
+/// What a file holds; nothing after adding why it can't be read.
+fn read(path: &Path, provider: &Provider, problems: &Problems) -> Option<Zeroizing<Vec<u8>>> {
+    let content = std::fs::read(path).map(Zeroizing::new);
+    content
+        .map_err(|why| {
+            let why = format!("`{}` can't be read: {why}", path.display());
+            about(provider, &why, problems);
+        })
+        .ok()
+}
+
 /// What asks the servers of these URLs; nothing after adding why there is none.
 fn client(
     shared: &Shared,
@@ -1254,17 +1314,14 @@ fn client(
             Ok(Client::without_tls())
         }
     } else {
-        let read = |file: &Path| {
-            let path = base.join(file);
-            std::fs::read(&path).map(Zeroizing::new).map_err(|why| {
-                let why = format!("`{}` can't be read: {why}", path.display());
-                about(provider, &why, problems);
-            })
+        let read = |file: &Path| read(&base.join(file), provider, problems);
+        let ca = match trust.ca.as_deref() {
+            Some(file) => Some(read(file)?),
+            None => None,
         };
-        let ca = trust.ca.as_deref().map(read).transpose().ok()?;
         let pair = match &trust.certificate {
             None => None,
-            Some((chain, key)) => Some((read(chain).ok()?, read(key).ok()?)),
+            Some((chain, key)) => Some((read(chain)?, read(key)?)),
         };
         let ca = ca.as_ref().map(|pem| pem.as_slice());
         let pair = pair

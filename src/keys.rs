@@ -7,10 +7,18 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use aws_lc_rs::rsa;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
+};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 use crate::pure::assertion::{self, PublicKey, Statement, Unstated};
+use crate::pure::client_assertion;
 use crate::pure::rotation::{self, BadLine, Plan};
 use crate::pure::seal::{self, Mac, same};
 use crate::pure::session::Seconds;
@@ -107,7 +115,7 @@ impl Keys {
     }
 }
 
-/// A pair whose private half signs assertions.
+/// A pair whose private half signs.
 struct SigningKey {
     pair: EcdsaKeyPair,
     public: PublicKey,
@@ -135,13 +143,17 @@ impl SigningKey {
 
     fn sign(&self, statement: &Statement<'_>, id: &str) -> Result<String, Unsigned> {
         let message = statement.to_sign(id).map_err(Unsigned::Unstated)?;
-        let signature = self.pair.sign(&SystemRandom::new(), message.as_bytes());
-        let signature = signature.map_err(|_| Unsigned::NoKey)?;
-        Ok(assertion::signed(message, signature.as_ref()))
+        es256(&self.pair, message)
     }
 }
 
-/// The keys that sign assertions, or did, or will: the oldest first, and at least one.
+fn es256(pair: &EcdsaKeyPair, message: String) -> Result<String, Unsigned> {
+    let signature = pair.sign(&SystemRandom::new(), message.as_bytes());
+    let signature = signature.map_err(|_| Unsigned::NoKey)?;
+    Ok(assertion::signed(message, signature.as_ref()))
+}
+
+/// The keys that sign, or did, or will: the oldest first, and at least one.
 pub struct SigningKeys(Vec<Arc<SigningKey>>);
 
 /// Why a file holds no signing keys.
@@ -258,6 +270,24 @@ impl SigningKeys {
         other.sign(statement, &key.id)
     }
 
+    /// Signs what proves to a provider who the gate is, with the key whose turn it is.
+    ///
+    /// # Errors
+    /// Why it can't be stated or signed.
+    fn sign_as_client(
+        &self,
+        statement: &client_assertion::Statement<'_>,
+    ) -> Result<String, Unsigned> {
+        let key = self.turn_at(statement.now).ok_or(Unsigned::NoKey)?;
+        let header = client_assertion::Header {
+            alg: "ES256",
+            kid: Some(&key.id),
+            certificate: None,
+        };
+        let message = statement.to_sign(header).map_err(Unsigned::Unstated)?;
+        es256(&key.pair, message)
+    }
+
     fn turn_at(&self, now: Seconds) -> Option<&SigningKey> {
         let turn = rotation::signer(&self.made(), now);
         turn.and_then(|turn| self.0.get(turn)).map(|key| &**key)
@@ -273,7 +303,7 @@ impl SigningKeys {
     }
 }
 
-/// The signing keys in force; none until a policy asks for assertions.
+/// The signing keys in force; none until something is to be signed.
 #[derive(Default)]
 pub struct Signer(ArcSwapOption<SigningKeys>);
 
@@ -292,6 +322,148 @@ impl Signer {
     /// Puts other keys in force.
     pub fn replace(&self, keys: SigningKeys) {
         self.0.store(Some(Arc::new(keys)));
+    }
+}
+
+/// What proves to a provider that the gate is its client.
+pub enum ClientKey {
+    /// The gate's own keys, which it publishes and rotates.
+    Published(Arc<Signer>),
+    /// One that the operator made; the provider has its public half.
+    Given(GivenKey),
+}
+
+impl ClientKey {
+    /// Signs what the gate states to a provider; an RSA key by `pss`, where the provider takes that.
+    ///
+    /// # Errors
+    /// Why it can't be stated or signed.
+    pub fn sign(
+        &self,
+        statement: &client_assertion::Statement<'_>,
+        pss: bool,
+    ) -> Result<String, Unsigned> {
+        match self {
+            Self::Published(signer) => signer
+                .keys()
+                .ok_or(Unsigned::NoKey)?
+                .sign_as_client(statement),
+            Self::Given(key) => key.sign(statement, pss),
+        }
+    }
+}
+
+/// A key that the operator made.
+pub struct GivenKey {
+    pair: Pair,
+    id: Option<String>,
+    certificate: Option<String>,
+}
+
+enum Pair {
+    Ec(EcdsaKeyPair),
+    Rsa(rsa::KeyPair),
+}
+
+/// Why a key of the operator's can't be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadKey {
+    /// It is no PKCS#8 in PEM, of no kind that signs, or too weak.
+    Key,
+    /// There is no certificate in the file.
+    Certificate,
+    /// The certificate is another key's.
+    OtherCertificate,
+}
+
+impl std::fmt::Display for BadKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Key => {
+                "expected a key on P-256, or of RSA with 2048 bits or more, as PKCS#8 in PEM: \
+                 `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`"
+            }
+            Self::Certificate => "no PEM certificate in it",
+            Self::OtherCertificate => "the certificate is another key's",
+        })
+    }
+}
+
+impl std::error::Error for BadKey {}
+
+impl GivenKey {
+    /// The key of a file in PEM, with its id at the provider, and its certificate in PEM.
+    ///
+    /// # Errors
+    /// Why it can't be used.
+    pub fn read(
+        pem: &[u8],
+        id: Option<String>,
+        certificate: Option<&[u8]>,
+    ) -> Result<Self, BadKey> {
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(|_| BadKey::Key)?;
+        let der = der.secret_pkcs8_der();
+        let pair = match EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der) {
+            Ok(pair) => Pair::Ec(pair),
+            Err(_) => Pair::Rsa(rsa::KeyPair::from_pkcs8(der).map_err(|_| BadKey::Key)?),
+        };
+        let certificate = certificate.map(|pem| pair.name_of(pem)).transpose()?;
+        Ok(Self {
+            pair,
+            id,
+            certificate,
+        })
+    }
+
+    fn sign(
+        &self,
+        statement: &client_assertion::Statement<'_>,
+        pss: bool,
+    ) -> Result<String, Unsigned> {
+        // Entra, which knows keys by their certificates, wants PS256 and does not say so.
+        let pss = pss || self.certificate.is_some();
+        let header = client_assertion::Header {
+            alg: match &self.pair {
+                Pair::Ec(_) => "ES256",
+                Pair::Rsa(_) if pss => "PS256",
+                Pair::Rsa(_) => "RS256",
+            },
+            kid: self.id.as_deref(),
+            certificate: self.certificate.as_deref(),
+        };
+        let message = statement.to_sign(header).map_err(Unsigned::Unstated)?;
+        match &self.pair {
+            Pair::Ec(pair) => es256(pair, message),
+            Pair::Rsa(pair) => {
+                let padding = if pss {
+                    &RSA_PSS_SHA256
+                } else {
+                    &RSA_PKCS1_SHA256
+                };
+                let mut signature = vec![0; pair.public_modulus_len()];
+                let random = SystemRandom::new();
+                pair.sign(padding, &random, message.as_bytes(), &mut signature)
+                    .map_err(|_| Unsigned::NoKey)?;
+                Ok(assertion::signed(message, &signature))
+            }
+        }
+    }
+}
+
+impl Pair {
+    /// By what a certificate of this pair is known: its hash, in base64url.
+    fn name_of(&self, pem: &[u8]) -> Result<String, BadKey> {
+        let der = CertificateDer::from_pem_slice(pem).map_err(|_| BadKey::Certificate)?;
+        let certificate = webpki::EndEntityCert::try_from(&der).map_err(|_| BadKey::Certificate)?;
+        let public: &[u8] = match self {
+            Self::Ec(pair) => pair.public_key().as_ref(),
+            Self::Rsa(pair) => pair.public_key().as_ref(),
+        };
+        // The key is the last part of what states it (RFC 5280 §4.1).
+        if !certificate.subject_public_key_info().ends_with(public) {
+            return Err(BadKey::OtherCertificate);
+        }
+        Ok(URL_SAFE_NO_PAD.encode(seal::hash(&der)))
     }
 }
 
@@ -417,6 +589,119 @@ mod tests {
         assert_eq!(bad(format!("{}1 AAAA\n", *good)), Some(BadKeys::Pair(2)));
         assert_eq!(bad(format!("{}\n", *good)), Some(BadKeys::Line(2)));
         assert_eq!(bad(String::new()), Some(BadKeys::None));
+    }
+
+    fn pem(kind: &str, der: &[u8]) -> Vec<u8> {
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN {kind}-----\n{text}\n-----END {kind}-----\n").into_bytes()
+    }
+
+    const AS_CLIENT: client_assertion::Statement<'_> = client_assertion::Statement {
+        client_id: "gate",
+        audience: "https://idp.test",
+        now: Seconds(0),
+        id: [0; 16],
+    };
+
+    /// The header, the message and the signature.
+    fn apart(token: &str) -> (serde_json::Value, &[u8], Vec<u8>) {
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        let decoded = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
+        let header = decoded(message.split('.').next().unwrap());
+        let header = crate::pure::json::parse(&header).unwrap();
+        (header, message.as_bytes(), decoded(signature))
+    }
+
+    #[test]
+    fn the_published_client_key_verifies_what_proves_who_the_gate_is() {
+        use crate::pure::jwk::{Algorithm, KeySet};
+        let signer = Arc::new(Signer::default());
+        let key = ClientKey::Published(Arc::clone(&signer));
+        assert_eq!(key.sign(&AS_CLIENT, true), Err(Unsigned::NoKey));
+        signer.replace(SigningKeys::generate(BEGIN).unwrap());
+        let token = key.sign(&AS_CLIENT, true).unwrap();
+        let (header, message, _) = apart(&token);
+        let keys = signer.keys().unwrap();
+        let expected = serde_json::json!({"typ": "JWT", "alg": "ES256", "kid": keys.0[0].id});
+        assert_eq!(header, expected);
+        let set = KeySet::parse(keys.key_set().as_bytes()).unwrap();
+        let public = set.find(Algorithm::Es256, header["kid"].as_str()).unwrap();
+        let signature = token.rsplit_once('.').unwrap().1;
+        assert!(public.verifies(Algorithm::Es256, message, signature));
+    }
+
+    #[test]
+    fn a_given_key_signs_as_its_kind_does() {
+        use aws_lc_rs::encoding::AsDer;
+        use aws_lc_rs::signature::{
+            ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256,
+            UnparsedPublicKey,
+        };
+        let read = |der: &[u8]| GivenKey::read(&pem("PRIVATE KEY", der), Some("k".into()), None);
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let key = ClientKey::Given(read(pair.to_pkcs8v1().unwrap().as_ref()).unwrap());
+        let token = key.sign(&AS_CLIENT, true).unwrap();
+        let (header, message, signature) = apart(&token);
+        assert_eq!(
+            (&header["alg"], &header["kid"]),
+            (&"ES256".into(), &"k".into())
+        );
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key())
+            .verify(message, &signature)
+            .unwrap();
+
+        let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
+        let der = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
+        let key = ClientKey::Given(read(der.as_ref()).unwrap());
+        for (pss, name, algorithm) in [
+            (false, "RS256", &RSA_PKCS1_2048_8192_SHA256),
+            (true, "PS256", &RSA_PSS_2048_8192_SHA256),
+        ] {
+            let token = key.sign(&AS_CLIENT, pss).unwrap();
+            let (header, message, signature) = apart(&token);
+            assert_eq!(header["alg"], name);
+            UnparsedPublicKey::new(algorithm, pair.public_key())
+                .verify(message, &signature)
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn a_given_key_is_known_by_its_own_certificate_only() {
+        let make = || {
+            let pair = rcgen::KeyPair::generate().unwrap();
+            let certificate = rcgen::CertificateParams::default().self_signed(&pair);
+            (pair.serialize_pem(), certificate.unwrap())
+        };
+        let ((key, certificate), (_, others)) = (make(), make());
+        let read = |certificate: &str| {
+            GivenKey::read(key.as_bytes(), None, Some(certificate.as_bytes())).map(ClientKey::Given)
+        };
+        let token = read(&certificate.pem()).unwrap().sign(&AS_CLIENT, false);
+        let (header, ..) = apart(token.as_ref().unwrap());
+        let thumbprint = URL_SAFE_NO_PAD.encode(seal::hash(certificate.der()));
+        let expected = serde_json::json!({"typ": "JWT", "alg": "ES256", "x5t#S256": thumbprint});
+        assert_eq!(header, expected);
+        assert_eq!(read(&others.pem()).err(), Some(BadKey::OtherCertificate));
+        assert_eq!(read(&key).err(), Some(BadKey::Certificate));
+    }
+
+    #[test]
+    fn what_is_no_key_that_signs_is_refused() {
+        let ed25519 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let p384 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let (ed25519, p384) = (ed25519.serialize_pem(), p384.serialize_pem());
+        let sec1 = pem("EC PRIVATE KEY", b"x");
+        for text in [
+            &b""[..],
+            b"nonsense",
+            ed25519.as_bytes(),
+            p384.as_bytes(),
+            &sec1,
+        ] {
+            let read = GivenKey::read(text, None, None);
+            assert_eq!(read.err(), Some(BadKey::Key));
+        }
     }
 
     #[test]

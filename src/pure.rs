@@ -33,6 +33,7 @@ pub mod json;
 pub mod session;
 pub mod rotation;
 pub mod assertion;
+pub mod client_assertion;
 pub mod jwk;
 pub mod jwt;
 pub mod id_token;

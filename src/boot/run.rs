@@ -42,7 +42,7 @@ use crate::pure::table::{Problem, Problems};
 use crate::session::link::Settings;
 use crate::session::{self, Sessions};
 
-use super::signing::Keeper;
+use super::signing::{CLIENT_FILE, Keeper, Keepers};
 use super::watch::Watch;
 use super::{certificates, clock, first_run, gate, load, now};
 
@@ -88,7 +88,7 @@ struct Running {
     in_force: Arc<InForce>,
     shared: Arc<Shared>,
     rates: Arc<Cells>,
-    signing: Arc<Keeper>,
+    signing: Keepers,
     certificates: Arc<Store>,
     metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
@@ -142,7 +142,11 @@ fn run_logged(
     });
     let shared = Arc::new(shared.map_err(|_| start("no random bytes from the system"))?);
     let rates = Arc::new(Cells::new());
-    let signing = Arc::new(Keeper::new(directory.join(&gateway.assertion.file)));
+    let keeper = |file: &Path, signer| Arc::new(Keeper::new(directory.join(file), signer));
+    let signing = Keepers {
+        assertions: keeper(&gateway.assertion.file, Arc::default()),
+        client: keeper(CLIENT_FILE.as_ref(), Arc::clone(shared.client_keys())),
+    };
     let store = Arc::new(if loaded.config.speaks_tls() {
         let certificates = certificates(&gateway.tls, directory);
         Store::new(certificates.map_err(|error| start(error.to_string()))?)
@@ -748,21 +752,23 @@ async fn controlling(site: &Arc<Running>, mut signals: Signals, mut files: Optio
                 if let Err(error) = site.shared.sessions().prune(now()).await {
                     tracing::warn!(%error, "old sessions can't be removed");
                 }
-                rotate(&site.signing).await;
+                rotate(&site.signing.assertions).await;
+                rotate(&site.signing.client).await;
             }
         }
     }
     tracing::info!("stopping: requests under way may end");
 }
 
-/// Gives the keys of assertions their turns.
+/// Gives keys that sign their turns.
 async fn rotate(signing: &Arc<Keeper>) {
     let keeper = Arc::clone(signing);
+    let file = signing.file();
     match tokio::task::spawn_blocking(move || keeper.rotate(now())).await {
         Ok(Ok(false)) => {}
-        Ok(Ok(true)) => tracing::info!("the keys of assertions were rotated"),
-        Ok(Err(error)) => tracing::warn!(%error, "the keys of assertions can't be rotated"),
-        Err(_) => tracing::warn!("the rotation of the keys of assertions broke off"),
+        Ok(Ok(true)) => tracing::info!(%file, "keys that sign were rotated"),
+        Ok(Err(error)) => tracing::warn!(%error, %file, "keys that sign can't be rotated"),
+        Err(_) => tracing::warn!(%file, "the rotation of keys that sign broke off"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The keys that sign assertions, on disk: made when a policy first asks for them, rotated by age.
+//! The keys that sign, on disk: made when something is first to be signed, rotated by age.
 //!
 //! Only the gate reads and writes the file, and nobody else may. A key is on the disk before it is
 //! published, so that no restart loses one that verifiers know.
@@ -63,11 +63,12 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// One for the keys in `file`, which is not touched before somebody asks for them.
-    pub fn new(file: PathBuf) -> Self {
+    /// One for the keys in `file`, which is not touched before somebody asks for them; `signer` signs
+    /// with them.
+    pub fn new(file: PathBuf, signer: Arc<Signer>) -> Self {
         Self {
             file,
-            signer: Arc::default(),
+            signer,
             every_s: AtomicU64::new(u64::MAX),
         }
     }
@@ -150,6 +151,19 @@ impl Keeper {
     }
 }
 
+/// The keepers of all keys that sign: what was signed for one purpose never counts for another.
+pub struct Keepers {
+    /// Of what backends are told.
+    pub assertions: Arc<Keeper>,
+    /// Of what providers know the gate by.
+    pub client: Arc<Keeper>,
+}
+
+/// Where the keys are that providers know the gate by.
+pub const CLIENT_FILE: &str = "state/client.keys";
+/// How long each of them signs.
+pub const CLIENT_TURN: Duration = Duration::from_secs(30 * 24 * 3600);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,14 +179,14 @@ mod tests {
     fn a_first_key_is_made_for_the_gate_alone_and_found_again() {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("state/assertion.keys");
-        let keeper = Keeper::new(file.clone());
+        let keeper = Keeper::new(file.clone(), Arc::default());
         assert!(keeper.signer().keys().is_none() && !file.exists());
         keeper.ensure(30 * DAY, BEGIN).unwrap();
         let mode = || std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(), 0o600);
         // Restored from somewhere, for everybody to read.
         std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
-        let again = Keeper::new(file.clone());
+        let again = Keeper::new(file.clone(), Arc::default());
         again.ensure(30 * DAY, BEGIN + DAY).unwrap();
         assert_eq!(published(&again), published(&keeper));
         assert_eq!(mode(), 0o600);
@@ -182,7 +196,7 @@ mod tests {
     fn a_new_key_is_on_the_disk_before_it_is_published() {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("assertion.keys");
-        let keeper = Keeper::new(file.clone());
+        let keeper = Keeper::new(file.clone(), Arc::default());
         keeper.ensure(30 * DAY, BEGIN).unwrap();
         let first = published(&keeper);
         assert!(!keeper.rotate(BEGIN + 29 * DAY).unwrap());
@@ -193,7 +207,7 @@ mod tests {
         std::fs::remove_dir(home.path().join("assertion.keys.new")).unwrap();
         assert!(keeper.rotate(BEGIN + 30 * DAY).unwrap());
         assert_ne!(published(&keeper), first);
-        let again = Keeper::new(file);
+        let again = Keeper::new(file, Arc::default());
         again.ensure(30 * DAY, BEGIN + 30 * DAY).unwrap();
         assert_eq!(published(&again), published(&keeper));
     }
@@ -203,7 +217,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("assertion.keys");
         std::fs::write(&file, "nonsense\n").unwrap();
-        let keeper = Keeper::new(file.clone());
+        let keeper = Keeper::new(file.clone(), Arc::default());
         let error = keeper.ensure(30 * DAY, BEGIN).unwrap_err();
         assert!(matches!(error, Error::Keys(BadKeys::Line(1))), "{error}");
         assert!(keeper.signer().keys().is_none());

@@ -145,7 +145,10 @@ fn attack_all(
     let target = Target::parse(arguments.path.as_bytes())
         .map_err(|_| format!("`{}` is no path; write one such as `/`", arguments.path))?;
     let host = config.routes.host_of(&app.name).unwrap_or_default();
-    let keeper = Keeper::new(directory.join(&config.gateway.assertion.file));
+    let keeper = Keeper::new(
+        directory.join(&config.gateway.assertion.file),
+        Arc::default(),
+    );
     let rule = &app.rules_at(&target.path).request_headers;
     let keys = if rule.identity.assertion {
         let keys = keeper.read();

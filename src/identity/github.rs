@@ -30,7 +30,7 @@ use crate::pure::identity::Claims;
 use crate::pure::session::MAX_GROUPS;
 use crate::pure::{form, json};
 
-use super::metadata::Metadata;
+use super::metadata::{Aliases, Metadata};
 
 /// What is asked for: to see the user's organisations and teams, and their e-mail addresses.
 pub const SCOPES: [&str; 2] = ["read:org", "user:email"];
@@ -135,6 +135,8 @@ pub fn metadata(url: &str) -> Option<Metadata> {
         pushed_requests: None,
         names_itself: false,
         takes_basic: false,
+        takes_pss: false,
+        aliases: Aliases::default(),
     })
 }
 

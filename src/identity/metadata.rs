@@ -3,7 +3,7 @@
 use openidconnect::core::{
     CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClientAuthMethod, CoreGrantType,
     CoreJsonWebKey, CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm,
-    CoreResponseMode, CoreResponseType, CoreSubjectIdentifierType,
+    CoreJwsSigningAlgorithm, CoreResponseMode, CoreResponseType, CoreSubjectIdentifierType,
 };
 use openidconnect::{AdditionalProviderMetadata, AuthUrl, ProviderMetadata, TokenUrl};
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,24 @@ pub struct Metadata {
     pub names_itself: bool,
     /// Whether it takes the client's secret as HTTP basic.
     pub takes_basic: bool,
+    /// Whether it takes a client's statement that is signed by PS256.
+    pub takes_pss: bool,
+    /// Where a client with a certificate asks instead.
+    pub aliases: Aliases,
+}
+
+/// The endpoints of clients that show a certificate (RFC 8705 §5).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Aliases {
+    /// As [`Metadata::token`].
+    #[serde(rename = "token_endpoint")]
+    pub token: Option<TokenUrl>,
+    /// As [`Metadata::userinfo`].
+    #[serde(rename = "userinfo_endpoint")]
+    pub userinfo: Option<String>,
+    /// As [`Metadata::pushed_requests`].
+    #[serde(rename = "pushed_authorization_request_endpoint")]
+    pub pushed_requests: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -43,6 +61,7 @@ struct More {
     end_session_endpoint: Option<String>,
     pushed_authorization_request_endpoint: Option<String>,
     authorization_response_iss_parameter_supported: Option<bool>,
+    mtls_endpoint_aliases: Option<Aliases>,
 }
 
 impl AdditionalProviderMetadata for More {}
@@ -108,6 +127,10 @@ impl Document for Metadata {
             takes_basic: stated
                 .token_endpoint_auth_methods_supported()
                 .is_none_or(|methods| methods.contains(&CoreClientAuthMethod::ClientSecretBasic)),
+            takes_pss: stated
+                .token_endpoint_auth_signing_alg_values_supported()
+                .is_some_and(|names| names.contains(&CoreJwsSigningAlgorithm::RsaSsaPssSha256)),
+            aliases: more.mtls_endpoint_aliases.clone().unwrap_or_default(),
         };
         let urls = [
             Some(metadata.authorization.as_str()),
@@ -116,6 +139,9 @@ impl Document for Metadata {
             metadata.userinfo.as_deref(),
             metadata.end_session.as_deref(),
             metadata.pushed_requests.as_deref(),
+            metadata.aliases.token.as_ref().map(|url| url.as_str()),
+            metadata.aliases.userinfo.as_deref(),
+            metadata.aliases.pushed_requests.as_deref(),
         ];
         if let Some(url) = urls.into_iter().flatten().find(|url| !is_safe(url)) {
             return Err(format!("`{url}` in the metadata is no `https` URL"));
@@ -157,7 +183,16 @@ mod tests {
             "authorization_response_iss_parameter_supported": true,
         }))
         .unwrap();
-        assert!(!metadata.takes_basic && metadata.names_itself);
+        assert!(!metadata.takes_basic && metadata.names_itself && !metadata.takes_pss);
+        let metadata = stated(&json!({
+            "token_endpoint_auth_signing_alg_values_supported": ["XX1", "PS256"],
+            "mtls_endpoint_aliases": {"token_endpoint": "https://tls.idp.test/token", "other": 1},
+        }))
+        .unwrap();
+        assert!(metadata.takes_pss);
+        let alias = metadata.aliases.token.unwrap();
+        assert_eq!(alias.as_str(), "https://tls.idp.test/token");
+        assert_eq!(metadata.aliases.userinfo, None);
     }
 
     #[test]
@@ -174,6 +209,15 @@ mod tests {
                 assert!(stated(&json!({name: url})).is_err(), "{name} {url}");
             }
             assert!(stated(&json!({name: "http://localhost:1/x"})).is_ok());
+        }
+        for name in [
+            "token_endpoint",
+            "userinfo_endpoint",
+            "pushed_authorization_request_endpoint",
+        ] {
+            let aliases = |url| json!({"mtls_endpoint_aliases": {name: url}});
+            assert!(stated(&aliases("http://idp.test/x")).is_err(), "{name}");
+            assert!(stated(&aliases("https://tls.idp.test/x")).is_ok(), "{name}");
         }
     }
 

@@ -41,9 +41,10 @@ use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use crate::backend::fetch::{self, Client, Question};
-use crate::keys::{self, NoRandom};
+use crate::keys::{self, ClientKey, NoRandom};
 use crate::pure::attempt::{self, Attempt};
 use crate::pure::callback::{BadCallback, Callback, Outcome, ProviderError};
+use crate::pure::client_assertion;
 use crate::pure::fields::Fields;
 use crate::pure::form;
 use crate::pure::id_token::{self, BadIdToken, Expected, Logout};
@@ -110,7 +111,30 @@ pub enum Authentication {
     Basic,
     /// By its secret in the form.
     Post,
-    /// Not at all, or by its certificate.
+    /// By what its key has signed, for this audience.
+    Key(Audience),
+    /// By its certificate.
+    Tls,
+    /// Not at all.
+    None,
+}
+
+/// For whom a client states who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// The issuer: one name for whichever endpoint it is sent to.
+    Issuer,
+    /// The token endpoint, for providers that know only that.
+    TokenEndpoint,
+}
+
+/// What a client proves by who it is.
+pub enum Proof {
+    /// A secret that the provider knows.
+    Secret(Zeroizing<String>),
+    /// A key, of which the provider knows the public half.
+    Key(ClientKey),
+    /// Its certificate, or nothing.
     None,
 }
 
@@ -119,7 +143,7 @@ pub struct Oidc {
     /// What the configuration says of it.
     pub settings: Settings,
     client: Client,
-    secret: Option<Zeroizing<String>>,
+    proof: Proof,
     metadata: Arc<Kept<Metadata>>,
     keys: ArcSwapOption<KeysAt>,
     attended: AtomicBool,
@@ -349,7 +373,7 @@ type Failed = RequestTokenError<fetch::Error, StandardErrorResponse<CoreErrorRes
 
 impl Oidc {
     /// A provider that `client` asks.
-    pub fn new(settings: Settings, client: Client, secret: Option<Zeroizing<String>>) -> Self {
+    pub fn new(settings: Settings, client: Client, proof: Proof) -> Self {
         let metadata = match settings.metadata.clone() {
             Some(stated) => Kept::fixed(*stated),
             None => Kept::at(super::metadata::url(&settings.rule.issuer)),
@@ -357,7 +381,7 @@ impl Oidc {
         Self {
             settings,
             client,
-            secret,
+            proof,
             metadata: Arc::new(metadata),
             keys: ArcSwapOption::empty(),
             attended: AtomicBool::new(false),
@@ -372,6 +396,11 @@ impl Oidc {
     /// Its name in the configuration.
     pub fn name(&self) -> &Arc<str> {
         &self.settings.rule.provider
+    }
+
+    /// Whether it learns who we are by keys that we publish.
+    pub const fn needs_published_keys(&self) -> bool {
+        matches!(self.proof, Proof::Key(ClientKey::Published(_)))
     }
 
     /// What asks it.
@@ -450,7 +479,10 @@ impl Oidc {
         let client_id = ClientId::new(settings.client_id.clone());
         let mut protocol = openidconnect::Client::new(client_id, issuer, JsonWebKeySet::default())
             .set_auth_uri(stated.authorization.clone())
-            .set_token_uri(stated.token.clone())
+            .set_token_uri(
+                self.or_alias(&stated.token, stated.aliases.token.as_ref())
+                    .clone(),
+            )
             .set_auth_type(if self.is_basic(stated) {
                 AuthType::BasicAuth
             } else {
@@ -459,7 +491,7 @@ impl Oidc {
         if settings.github.is_some() {
             protocol = protocol.disable_openid_scope();
         }
-        if let Some(secret) = &self.secret {
+        if let Proof::Secret(secret) = &self.proof {
             protocol = protocol.set_client_secret(ClientSecret::new(secret.to_string()));
         }
         Ok(protocol)
@@ -469,8 +501,53 @@ impl Oidc {
         match self.settings.authentication {
             Authentication::Basic => true,
             Authentication::Secret => stated.takes_basic,
-            Authentication::Post | Authentication::None => false,
+            Authentication::Post
+            | Authentication::Key(_)
+            | Authentication::Tls
+            | Authentication::None => false,
         }
+    }
+
+    /// The endpoint that is ours: where we show a certificate, its alias.
+    fn or_alias<'m, T: ?Sized>(&self, endpoint: &'m T, alias: Option<&'m T>) -> &'m T {
+        match self.settings.authentication {
+            Authentication::Tls => alias.unwrap_or(endpoint),
+            Authentication::Secret
+            | Authentication::Basic
+            | Authentication::Post
+            | Authentication::Key(_)
+            | Authentication::None => endpoint,
+        }
+    }
+
+    /// What a form says besides, where a key proves who we are; nothing elsewhere.
+    fn assertion(
+        &self,
+        stated: &Metadata,
+        now: SystemTime,
+    ) -> Result<Vec<(&'static str, String)>, Error> {
+        let Proof::Key(key) = &self.proof else {
+            return Ok(Vec::new());
+        };
+        let statement = client_assertion::Statement {
+            client_id: &self.settings.client_id,
+            audience: match self.settings.authentication {
+                Authentication::Key(Audience::TokenEndpoint) => stated.token.as_str(),
+                Authentication::Key(Audience::Issuer)
+                | Authentication::Secret
+                | Authentication::Basic
+                | Authentication::Post
+                | Authentication::Tls
+                | Authentication::None => &self.settings.rule.issuer,
+            },
+            now: Seconds::of(now),
+            id: *keys::random()?,
+        };
+        let signed = key.sign(&statement, stated.takes_pss);
+        Ok(vec![
+            ("client_assertion_type", client_assertion::KIND.to_owned()),
+            ("client_assertion", signed.map_err(|_| Error::Internal)?),
+        ])
     }
 
     /// Begins a sign-in; the caller keeps the attempt under its ticket.
@@ -522,7 +599,7 @@ impl Oidc {
         }
         let (url, _, _) = request.url();
         let url = match &stated.value.pushed_requests {
-            Some(endpoint) => self.push(endpoint, &url, &stated.value).await?,
+            Some(endpoint) => self.push(endpoint, &url, &stated.value, now).await?,
             None => url.to_string(),
         };
         let attempt = Attempt {
@@ -544,7 +621,13 @@ impl Oidc {
     }
 
     /// Leaves a request with the provider, so that the browser can't alter it (RFC 9126).
-    async fn push(&self, endpoint: &str, url: &Url, stated: &Metadata) -> Result<String, Error> {
+    async fn push(
+        &self,
+        endpoint: &str,
+        url: &Url,
+        stated: &Metadata,
+        now: SystemTime,
+    ) -> Result<String, Error> {
         let mut content = form::Writer::default();
         for (name, value) in url.query_pairs() {
             content.add(&name, &value);
@@ -554,7 +637,10 @@ impl Oidc {
             CONTENT_TYPE,
             HeaderValue::from_static("application/x-www-form-urlencoded"),
         );
-        if let Some(secret) = &self.secret {
+        for (name, value) in self.assertion(stated, now)? {
+            content.add(name, &value);
+        }
+        if let Proof::Secret(secret) = &self.proof {
             if self.is_basic(stated) {
                 headers.set(AUTHORIZATION, basic(&self.settings.client_id, secret)?);
             } else {
@@ -563,7 +649,7 @@ impl Oidc {
         }
         let question = Question {
             method: &Method::POST,
-            url: endpoint,
+            url: self.or_alias(endpoint, stated.aliases.pushed_requests.as_deref()),
             headers,
             content: Bytes::from(content.into_string()),
         };
@@ -634,7 +720,9 @@ impl Oidc {
     ) -> Result<Vouched, Error> {
         let stated = self.stated(now).await?;
         if let Some(github) = &self.settings.github {
-            let secret = self.secret.as_ref().ok_or(Error::Misconfigured)?;
+            let Proof::Secret(secret) = &self.proof else {
+                return Err(Error::Misconfigured);
+            };
             let code = github::Code {
                 endpoint: stated.value.token.as_str(),
                 client_id: &self.settings.client_id,
@@ -649,10 +737,14 @@ impl Oidc {
         let protocol = self.protocol(&stated.value)?;
         let redirect =
             RedirectUrl::new(attempt.redirect_uri.clone()).map_err(|_| Error::Internal)?;
-        let answer = protocol
+        let mut request = protocol
             .exchange_code(AuthorizationCode::new(code.to_string()))
             .set_pkce_verifier(PkceCodeVerifier::new(attempt.verifier.clone()))
-            .set_redirect_uri(Cow::Borrowed(&redirect))
+            .set_redirect_uri(Cow::Borrowed(&redirect));
+        for (name, value) in self.assertion(&stated.value, now)? {
+            request = request.add_extra_param(name, value);
+        }
+        let answer = request
             .request_async(&|request| self.exchange(request))
             .await
             .map_err(|why| self.failed(&why))?;
@@ -695,9 +787,13 @@ impl Oidc {
             return same.then_some(Some(vouched)).ok_or(Error::InvalidGrant);
         }
         let stated = self.stated(now).await?;
-        let answer = self
-            .protocol(&stated.value)?
-            .exchange_refresh_token(&RefreshToken::new(refresh.to_string()))
+        let protocol = self.protocol(&stated.value)?;
+        let refresh = RefreshToken::new(refresh.to_string());
+        let mut request = protocol.exchange_refresh_token(&refresh);
+        for (name, value) in self.assertion(&stated.value, now)? {
+            request = request.add_extra_param(name, value);
+        }
+        let answer = request
             .request_async(&|request| self.exchange(request))
             .await
             .map_err(|why| self.failed(&why))?;
@@ -951,7 +1047,7 @@ impl Oidc {
         headers.set(AUTHORIZATION, bearer);
         let question = Question {
             method: &Method::GET,
-            url,
+            url: self.or_alias(url, stated.aliases.userinfo.as_deref()),
             headers,
             content: Bytes::new(),
         };
@@ -1037,7 +1133,16 @@ impl Oidc {
                     CoreErrorResponseType::Extension(_) => Error::Away,
                 };
                 let code: String = said.error().to_string().chars().take(64).collect();
-                info!(provider, error = code, "the provider gives no token");
+                if *said.error() == CoreErrorResponseType::InvalidClient {
+                    warn!(
+                        provider,
+                        error = code,
+                        "the provider does not believe that the gate is its client; compare \
+                         `client_auth`, and the secret, key or certificate, with what it has"
+                    );
+                } else {
+                    info!(provider, error = code, "the provider gives no token");
+                }
                 error
             }
             RequestTokenError::Request(why) => self.away(why),

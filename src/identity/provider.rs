@@ -17,8 +17,8 @@ use crate::pure::unit;
 
 use super::accounts::{self, LOCAL};
 use super::github;
-use super::metadata::{Metadata, is_safe};
-use super::oidc::{Authentication, Settings};
+use super::metadata::{Aliases, Metadata, is_safe};
+use super::oidc::{Audience, Authentication, Settings};
 
 /// The name of the method that takes local accounts by HTTP basic.
 pub const BASIC: &str = "basic";
@@ -63,9 +63,33 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "client_auth",
-        "`client_secret_basic`, `client_secret_post`, `tls` or `none`",
+        "`client_secret_basic`, `client_secret_post`, `private_key_jwt`, `tls` or `none`",
         "a secret, as the provider takes it",
-        "How the gate proves to the provider who it is: `tls` by `certificate`, `none` not at all, which leaves a code to PKCE alone.",
+        "How the gate proves to the provider who it is: `private_key_jwt` by what a key has signed, `tls` by `certificate`, `none` not at all, which leaves a code to PKCE alone.",
+    ),
+    key(
+        "client_key",
+        "file",
+        "keys of the gate's own",
+        "The key of `private_key_jwt` where the provider takes an uploaded public key or certificate: P-256 or RSA, PKCS#8 in PEM. Without it the gate makes keys, keeps them in `state/client.keys`, rotates them, and publishes them at `/.portcullis/client-keys.json` of each application that takes this provider: give that to the provider as `jwks_uri`.",
+    ),
+    key(
+        "client_key_id",
+        "string",
+        "none",
+        "The id (`kid`) of `client_key` at the provider.",
+    ),
+    key(
+        "client_key_certificate",
+        "file",
+        "none",
+        "The certificate of `client_key`, in PEM, for providers that know a key by it (`x5t#S256`), as Entra does.",
+    ),
+    key(
+        "client_assertion_audience",
+        "`issuer` or `token_endpoint`",
+        "issuer",
+        "For whom the key signs: older providers, Entra among them, know only `token_endpoint`.",
     ),
     key(
         "scopes",
@@ -281,6 +305,8 @@ pub enum Takes {
         settings: Box<Settings>,
         /// Where the client's secret is kept.
         secret: Option<SecretSource>,
+        /// The key of `private_key_jwt`, where it is not one of the gate's own.
+        key: Option<KeyFile>,
         /// How it is reached.
         trust: Trust,
     },
@@ -293,6 +319,17 @@ pub struct Trust {
     pub ca: Option<PathBuf>,
     /// Our certificate and its key.
     pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// A key that the operator made, for the provider to know the gate by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFile {
+    /// The key.
+    pub file: PathBuf,
+    /// Its id at the provider.
+    pub id: Option<String>,
+    /// Its certificate.
+    pub certificate: Option<PathBuf>,
 }
 
 /// Where an issuer's keys are.
@@ -348,18 +385,37 @@ pub fn kinds(providers: &[Provider]) -> Methods {
 }
 
 impl Provider {
+    /// Whether it knows the gate by keys that the gate makes and publishes.
+    pub fn needs_published_keys(&self) -> bool {
+        match &self.takes {
+            Takes::People { settings, key, .. } => {
+                matches!(settings.authentication, Authentication::Key(_)) && key.is_none()
+            }
+            Takes::Passwords { .. } | Takes::Tokens { .. } => false,
+        }
+    }
+
     /// The files that it is read from.
     pub fn files(&self) -> Vec<&Path> {
         let (own, trust) = match &self.takes {
             Takes::Passwords { file, .. } => return vec![file],
             Takes::Tokens { keys, trust, .. } => match keys {
-                KeySource::File(file) => (Some(file), trust),
-                KeySource::Url(_) => (None, trust),
+                KeySource::File(file) => (vec![file], trust),
+                KeySource::Url(_) => (Vec::new(), trust),
             },
-            Takes::People { secret, trust, .. } => match secret {
-                Some(SecretSource::File(file)) => (Some(file), trust),
-                Some(SecretSource::Env(_) | SecretSource::Credential(_)) | None => (None, trust),
-            },
+            Takes::People {
+                secret, key, trust, ..
+            } => {
+                let secret = match secret {
+                    Some(SecretSource::File(file)) => Some(file),
+                    Some(SecretSource::Env(_) | SecretSource::Credential(_)) | None => None,
+                };
+                let key = key.iter().flat_map(|key| {
+                    let certificate = key.certificate.as_ref();
+                    std::iter::once(&key.file).chain(certificate)
+                });
+                (secret.into_iter().chain(key).collect(), trust)
+            }
         };
         let pair = trust
             .certificate
@@ -451,6 +507,10 @@ const PEOPLE_KEYS: &[&str] = &[
     "client_id",
     "client_secret",
     "client_auth",
+    "client_key",
+    "client_key_id",
+    "client_key_certificate",
+    "client_assertion_audience",
     "scopes",
     "email_domains",
     "prompt",
@@ -651,16 +711,9 @@ fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
     }
     let client_id = table.value("client_id", |text| not_empty(text, "a client id"));
     let secret = SecretSource::read(table, "client_secret");
-    let authentication = table
-        .value("client_auth", |text| match text {
-            "client_secret_basic" => Ok(Authentication::Basic),
-            "client_secret_post" => Ok(Authentication::Post),
-            "tls" | "none" => Ok(Authentication::None),
-            _ => Err("`client_secret_basic`, `client_secret_post`, `tls` or `none`".to_owned()),
-        })
-        .unwrap_or(Authentication::Secret);
+    let (authentication, key) = authentication(table);
     match (authentication, table.has("client_secret")) {
-        (Authentication::None, true) => {
+        (Authentication::None | Authentication::Tls | Authentication::Key(_), true) => {
             let message = "`client_auth` says that there is none";
             table.problem("client_secret", message, None);
         }
@@ -716,10 +769,7 @@ fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
     let title = table.value("title", |text| not_empty(text, "what people call it"));
     let metadata = endpoints(table, issuer.as_deref());
     let trust = trust(table);
-    if authentication == Authentication::None
-        && table.string("client_auth").as_deref() == Some("tls")
-        && !table.has("certificate")
-    {
+    if authentication == Authentication::Tls && !table.has("certificate") {
         table.missing("certificate", "the gate's own certificate, in PEM");
     }
     if table.problems().count() > before {
@@ -755,6 +805,7 @@ fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
     Some(Takes::People {
         settings: Box::new(settings),
         secret,
+        key,
         trust: trust?,
     })
 }
@@ -849,6 +900,7 @@ fn github(provider: &Arc<str>, table: &Table) -> Option<Takes> {
     Some(Takes::People {
         settings: Box::new(settings),
         secret,
+        key: None,
         trust: trust?,
     })
 }
@@ -871,6 +923,51 @@ fn refresh(table: &Table) -> Duration {
         parsed => parsed,
     });
     stated.unwrap_or(Duration::from_secs(300))
+}
+
+/// How the gate proves who it is, and the key that the operator made for that.
+fn authentication(table: &Table) -> (Authentication, Option<KeyFile>) {
+    const OF_A_GIVEN_KEY: [&str; 2] = ["client_key_id", "client_key_certificate"];
+    let audience = table.value("client_assertion_audience", |text| match text {
+        "issuer" => Ok(Audience::Issuer),
+        "token_endpoint" => Ok(Audience::TokenEndpoint),
+        _ => Err("`issuer` or `token_endpoint`".to_owned()),
+    });
+    let stated = table.value("client_auth", |text| match text {
+        "client_secret_basic" => Ok(Authentication::Basic),
+        "client_secret_post" => Ok(Authentication::Post),
+        "private_key_jwt" => Ok(Authentication::Key(audience.unwrap_or(Audience::Issuer))),
+        "tls" => Ok(Authentication::Tls),
+        "none" => Ok(Authentication::None),
+        _ => Err(
+            "`client_secret_basic`, `client_secret_post`, `private_key_jwt`, `tls` or `none`"
+                .to_owned(),
+        ),
+    });
+    let file = secret::key_file(table, "client_key").map(PathBuf::from);
+    let id = table.value("client_key_id", |text| not_empty(text, "the key's id"));
+    let certificate = table.string("client_key_certificate").map(PathBuf::from);
+    let authentication = stated.unwrap_or(Authentication::Secret);
+    let by_key = matches!(authentication, Authentication::Key(_));
+    let unused = ["client_key", "client_assertion_audience"]
+        .into_iter()
+        .filter(|_| !by_key)
+        .map(|key| (key, "`client_auth = \"private_key_jwt\"`"));
+    let without = OF_A_GIVEN_KEY
+        .into_iter()
+        .filter(|_| !table.has("client_key"))
+        .map(|key| (key, "a `client_key`"));
+    for (key, needed) in unused.chain(without) {
+        if table.has(key) {
+            table.problem(key, format!("`{key}` is for {needed} only"), None);
+        }
+    }
+    let key = file.map(|file| KeyFile {
+        file,
+        id,
+        certificate,
+    });
+    (authentication, key)
 }
 
 /// Asking more often would be an attack on the provider.
@@ -912,6 +1009,8 @@ fn endpoints(table: &Table, issuer: Option<&str>) -> Option<Option<Metadata>> {
         pushed_requests: None,
         names_itself: false,
         takes_basic: true,
+        takes_pss: false,
+        aliases: Aliases::default(),
     }))
 }
 

@@ -275,6 +275,95 @@ fn a_provider_that_would_take_too_much_or_nothing_is_a_problem() {
 }
 
 #[test]
+fn a_client_proves_itself_in_one_way_that_is_whole() {
+    use oidc::{Audience, Authentication};
+    const PEOPLE: &str =
+        "[provider.x]\nkind = 'oidc'\nissuer = 'https://i.test'\nclient_id = 'g'\n";
+    const SECRET: &str = "client_secret = { env = 'S' }\n";
+    let stated = |more: &str| {
+        read(&format!("{PEOPLE}{more}")).map(|providers| match &providers[0].takes {
+            Takes::People { settings, key, .. } => {
+                let published = providers[0].needs_published_keys();
+                (settings.authentication, key.clone(), published)
+            }
+            Takes::Passwords { .. } | Takes::Tokens { .. } => panic!("another kind"),
+        })
+    };
+    for (name, secret, expected) in [
+        ("client_secret_basic", SECRET, Authentication::Basic),
+        ("client_secret_post", SECRET, Authentication::Post),
+        ("private_key_jwt", "", Authentication::Key(Audience::Issuer)),
+        ("tls", "certificate = 'c'\nkey = 'k'", Authentication::Tls),
+        ("none", "", Authentication::None),
+    ] {
+        let (authentication, key, published) =
+            stated(&format!("client_auth = '{name}'\n{secret}")).unwrap();
+        assert_eq!((authentication, key), (expected, None));
+        assert_eq!(published, name == "private_key_jwt");
+    }
+    let by_key = "client_auth = 'private_key_jwt'\n";
+    let given = "client_key = 'k'\nclient_key_id = '1'\nclient_key_certificate = 'c'\n\
+                 client_assertion_audience = 'token_endpoint'";
+    let (authentication, key, published) = stated(&format!("{by_key}{given}")).unwrap();
+    assert_eq!(authentication, Authentication::Key(Audience::TokenEndpoint));
+    let file = KeyFile {
+        file: "k".into(),
+        id: Some("1".to_owned()),
+        certificate: Some("c".into()),
+    };
+    assert_eq!((key, published), (Some(file), false));
+    for wrong in [
+        format!("{by_key}{SECRET}"),
+        format!("{by_key}client_key_id = '1'"),
+        format!("{by_key}client_key_certificate = 'c'"),
+        format!("{by_key}client_assertion_audience = 'me'"),
+        format!("{by_key}client_key = '-----BEGIN PRIVATE KEY-----'"),
+        format!("{SECRET}client_key = 'k'"),
+        format!("{SECRET}client_assertion_audience = 'issuer'"),
+        "client_auth = 'tls'".to_owned(),
+        "client_auth = 'client_secret_post'".to_owned(),
+        format!("{SECRET}client_auth = 'magic'"),
+        String::new(),
+    ] {
+        assert_eq!(stated(&wrong).unwrap_err().len(), 1, "{wrong}");
+    }
+}
+
+#[test]
+fn a_renewed_key_is_taken_up_and_nothing_else_forgets_what_is_known() {
+    let world = World::new();
+    let base = world.dir.path();
+    let providers = read(
+        "[provider.x]\nkind = 'oidc'\nissuer = 'http://localhost:1'\nclient_id = 'g'\n\
+         client_auth = 'private_key_jwt'\nclient_key = 'client.pem'",
+    )
+    .unwrap();
+    let renew = || {
+        let pair = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(base.join("client.pem"), pair.serialize_pem()).unwrap();
+    };
+    let open = || {
+        let problems = Problems::default();
+        let made = Identity::new(
+            &world.shared,
+            Accounts::default(),
+            &providers,
+            base,
+            &problems,
+        );
+        made.ok_or_else(|| problems.into_sorted().remove(0).message)
+    };
+    let of = |identity: &Identity| Arc::clone(identity.provider("x").unwrap());
+    renew();
+    let first = open().unwrap();
+    assert!(Arc::ptr_eq(&of(&first), &of(&open().unwrap())));
+    renew();
+    assert!(!Arc::ptr_eq(&of(&first), &of(&open().unwrap())));
+    std::fs::write(base.join("client.pem"), "nonsense").unwrap();
+    assert!(open().unwrap_err().contains("`client.pem`: expected a key"));
+}
+
+#[test]
 fn a_provider_whose_file_is_missing_or_broken_is_a_problem_t12() {
     let world = World::new();
     for file in ["htpasswd", "jwks.json"] {

@@ -13,6 +13,7 @@
 //! | the same with a wrong one | the form again, saying so; slower each time |
 //! | POST `/.portcullis/sign-out` from this site | the session and our cookies end; the signed-out page |
 //! | GET `/.portcullis/jwks.json` | the keys that verify assertions; where none are made, 404 `portal.no_page` |
+//! | GET `/.portcullis/client-keys.json` | the keys by which providers of the application know the gate; where none does, 404 `portal.no_page` |
 //! | the application has no sign-in page, or the path is none of ours | 404 `portal.no_page` |
 //! | the same without the cookie of the form, with another's token, or too late | a new form, saying so; which of them is in the log (`pure::csrf`) |
 //! | another site's form | 403 `portal.cross_site` |
@@ -87,6 +88,8 @@ pub enum Page<'h> {
     FrontChannelLogout(&'h str),
     /// `/.portcullis/jwks.json`
     KeySet,
+    /// `/.portcullis/client-keys.json`
+    ClientKeys,
     /// Anything else below the prefix.
     None,
 }
@@ -100,6 +103,7 @@ pub fn page(head: &Head) -> Option<Page<'_>> {
         "sign-in" => Page::SignIn,
         "sign-out" => Page::SignOut,
         "jwks.json" => Page::KeySet,
+        "client-keys.json" => Page::ClientKeys,
         "signed-out" => Page::SignedOut,
         "admit" => Page::Admit,
         _ => match rest.split_once('/') {
@@ -246,9 +250,12 @@ pub async fn serve(
             visit.signed_out_in_frame(name, seen).await?
         }
         Page::KeySet if is_get => visit.key_set(signer, seen)?,
+        Page::ClientKeys if !visit.shows_client_keys() => return Err(Refused::NoPage.into()),
+        Page::ClientKeys if is_get => visit.key_set(identity.shared().client_keys(), seen)?,
         Page::SignIn
         | Page::SignOut
         | Page::KeySet
+        | Page::ClientKeys
         | Page::SignedOut
         | Page::Admit
         | Page::Callback(_)
@@ -503,6 +510,14 @@ impl Visit<'_> {
         let hour = HeaderValue::from_static("public, max-age=3600");
         response.headers_mut().insert(CACHE_CONTROL, hour);
         Ok(response)
+    }
+
+    fn shows_client_keys(&self) -> bool {
+        let mut providers = self.methods.names().iter();
+        providers.any(|name| {
+            let provider = self.identity.provider(name);
+            provider.is_some_and(|provider| provider.needs_published_keys())
+        })
     }
 
     async fn sign_out(&self, seen: &Record) -> Result<Response<Bytes>, Refused> {

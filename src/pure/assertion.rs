@@ -155,7 +155,11 @@ pub fn signed(mut message: String, signature: &[u8]) -> String {
     message
 }
 
-fn encoded(part: &impl Serialize) -> Result<String, Unstated> {
+/// A part of a JWS (RFC 7515 §2).
+///
+/// # Errors
+/// [`Unstated::Unwritable`], which no text can bring about.
+pub(super) fn encoded(part: &impl Serialize) -> Result<String, Unstated> {
     let json = serde_json::to_vec(part).map_err(|_| Unstated::Unwritable)?;
     Ok(URL_SAFE_NO_PAD.encode(json))
 }

@@ -11,6 +11,7 @@ import Provider, { errors, interactionPolicy } from "oidc-provider";
 console.info = console.error;
 
 const HOST = process.env.ISSUER_HOST ?? "127.0.0.1";
+const MTLS = process.env.MTLS_URL;
 const ACRS = ["pwd", "mfa"];
 const COOKIE = { httpOnly: true, sameSite: "lax" };
 const COOKIE_KEYS = [randomUUID()];
@@ -268,6 +269,14 @@ function policy() {
   return prompts;
 }
 
+function aliases() {
+  return {
+    token_endpoint: `${MTLS}/token`,
+    userinfo_endpoint: `${MTLS}/me`,
+    pushed_authorization_request_endpoint: `${MTLS}/request`,
+  };
+}
+
 function makeProvider() {
   const made = new Provider(issuer, {
     acrValues: ACRS,
@@ -275,7 +284,15 @@ function makeProvider() {
     claims: CLAIMS,
     conformIdTokenClaims: false,
     cookies: { keys: COOKIE_KEYS, long: COOKIE, short: COOKIE },
+    clientAuthMethods: [
+      "none",
+      "client_secret_basic",
+      "client_secret_post",
+      "private_key_jwt",
+      ...(MTLS ? ["self_signed_tls_client_auth"] : []),
+    ],
     clientBasedCORS: () => false,
+    discovery: MTLS ? { mtls_endpoint_aliases: aliases() } : {},
     enabledJWA: { idTokenSigningAlgValues: ["RS256", "ES256"] },
     extraTokenClaims: (_, token) => token.extra,
     features: {
@@ -286,6 +303,11 @@ function makeProvider() {
       introspection: {
         enabled: true,
         allowedPolicy: (_, __, token) => !token.accountId || Boolean(findUser(token.accountId)),
+      },
+      mTLS: {
+        enabled: Boolean(MTLS),
+        selfSignedTlsClientAuth: true,
+        getCertificate: (ctx) => decodeURIComponent(ctx.get("client-cert")) || undefined,
       },
       resourceIndicators: { enabled: false },
       revocation: { enabled: true },

@@ -222,6 +222,9 @@ pub mod fuzzing {
 
     use super::*;
     use crate::explain::{Outcome, Question, explain, url};
+    use crate::pure::connection::ClientCertificate;
+    use crate::pure::identity::User;
+    use crate::pure::validity::Malformed;
 
     const POLICY: &str = "host = \"a.test\"\nbackends = [\"whoami\"]\naccess = \"signed-in\"\n";
     const GATEWAY: &str = "[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n\
@@ -250,21 +253,40 @@ pub mod fuzzing {
         assert!(said || all().all(|rules| needs(rules)), "{text}");
         for path in ["/", "/x", "/admin/%2e%2e/x", "/a%2fb"] {
             let (tls, authority, target) = url(&format!("https://a.test{path}")).expect("a URL");
-            let question = Question {
+            let mut question = Question {
                 tls,
                 authority,
                 target,
                 method: http::Method::GET,
                 from: [127, 0, 0, 1].into(),
+                client_certificate: None,
                 user: None,
             };
-            let (_, outcome) = explain(
-                &config.routes,
-                &question,
-                Instant::now(),
-                SystemTime::UNIX_EPOCH,
-            );
+            let ask = |question: &Question| {
+                let (routes, at) = (&config.routes, SystemTime::UNIX_EPOCH);
+                explain(routes, question, Instant::now(), at).1
+            };
+            let outcome = ask(&question);
             assert!(said || outcome != Outcome::Allow, "{text}");
+            question.user = Some(Arc::new(somebody()));
+            question.client_certificate = Some(Arc::new(ClientCertificate {
+                fingerprint: String::new(),
+                names: Err(Malformed),
+            }));
+            ask(&question);
+        }
+    }
+
+    /// With what can be read and what can't.
+    fn somebody() -> User {
+        let odd = serde_json::Value::Null;
+        User {
+            name: "a".into(),
+            provider: "local".into(),
+            email: Some("a@b@c".into()),
+            groups: vec!["a".into()],
+            claims: Arc::new([("a".to_owned(), odd)].into_iter().collect()),
+            signed_in_at: SystemTime::UNIX_EPOCH,
         }
     }
 

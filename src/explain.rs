@@ -10,8 +10,8 @@ use std::time::{Instant, SystemTime};
 use http::{Method, Version};
 
 use crate::pipeline::{Rules, network, route};
-use crate::pure::access::Verdict;
-use crate::pure::connection::{Connection, Tls};
+use crate::pure::access::{Asked, Verdict};
+use crate::pure::connection::{ClientCertificate, Connection, Tls};
 use crate::pure::fields::Fields;
 use crate::pure::head::{Content, Head};
 use crate::pure::identity::User;
@@ -33,6 +33,8 @@ pub struct Question {
     pub method: Method,
     /// The client.
     pub from: IpAddr,
+    /// The certificate that the client shows under TLS.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
     /// Who asks, when somebody is signed in.
     pub user: Option<Arc<User>>,
 }
@@ -70,6 +72,8 @@ pub struct Step {
     pub says: String,
     /// The line that decided.
     pub by: Option<Place>,
+    /// Why a rule that is tried only would have refused, when it is such a rule that speaks.
+    pub tried: Option<&'static str>,
 }
 
 /// Reads `https://host/path`.
@@ -124,6 +128,7 @@ fn ask(
             passes,
             says,
             by,
+            tried: None,
         })
     };
     let Question {
@@ -132,13 +137,14 @@ fn ask(
         target,
         method,
         from,
+        client_certificate,
         user,
     } = question;
     let peer = SocketAddr::new(*from, 0);
     let name = Arc::from(authority.host.as_str());
     let tls = tls.then_some(Tls {
         server_name: Some(name),
-        client_certificate: None,
+        client_certificate: client_certificate.clone(),
         bound_to_server_name: false,
     });
     let conn = Connection { peer, tls };
@@ -175,8 +181,8 @@ fn ask(
         None,
     );
     let rules = at.rules();
-    match network::admit(&rules.network, &conn, &head.headers, &mut seen) {
-        Ok(client) => step("network", true, format!("{} may knock", client.ip()), None),
+    let client = match network::admit(&rules.network, &conn, &head.headers, &mut seen) {
+        Ok(client) => client.ip(),
         Err(refused) => {
             let reason = Refusal::from(refused).reason;
             step(
@@ -187,7 +193,8 @@ fn ask(
             );
             return Outcome::Refuse(reason);
         }
-    }
+    };
+    step("network", true, format!("{client} may knock"), None);
     step(
         "rate",
         true,
@@ -219,8 +226,19 @@ fn ask(
             return Outcome::SignIn;
         }
     }
-    let verdict = rules.access.verdict(user.as_deref(), method, now);
-    let (by, reason) = rules.access.judge(user.as_deref(), method, now);
+    let asked = Asked {
+        user: user.as_deref(),
+        method,
+        path: &target.path,
+        client,
+        certificate: conn
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.client_certificate.as_deref()),
+        now,
+    };
+    let verdict = rules.access.verdict(&asked);
+    let (by, reason) = rules.access.judge(&asked);
     let reason = reason.err().map(|refused| Refusal::from(refused).reason);
     let says = match (verdict, reason) {
         (Verdict::Denied { why, .. }, Some(reason)) => format!("{reason}: {why}"),
@@ -228,7 +246,20 @@ fn ask(
     };
     step("access", reason.is_none(), says, Some(by));
     match reason {
-        None => Outcome::Allow,
+        None => {
+            let tried = rules.access.tried(&asked).map(|(by, why)| {
+                let reason = rules.access.refused(why, &asked).reason();
+                Step {
+                    stage: "access",
+                    passes: true,
+                    says: format!("report only, would refuse: {reason}: {why}"),
+                    by: Some(by.clone()),
+                    tried: Some(reason),
+                }
+            });
+            steps.extend(tried);
+            Outcome::Allow
+        }
         Some("access.stale_sign_in") => Outcome::SignIn,
         Some(reason) => Outcome::Refuse(reason),
     }

@@ -12,6 +12,7 @@ pub use crate::pipeline::response_headers::fuzzing::response_headers;
 pub use crate::pure::access::fuzzing::access;
 pub use crate::pure::banner::fuzzing::banner;
 pub use crate::pure::callback::fuzzing::callback;
+pub use crate::pure::certificate::fuzzing::certificate;
 pub use crate::pure::cidr::fuzzing::cidr;
 pub use crate::pure::cookie::fuzzing::cookie;
 pub use crate::pure::credential::fuzzing::authorization;

@@ -112,7 +112,7 @@ pub async fn handle(
     }
     let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await?;  seen.passed(SIGN_IN, clock());
     let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;
-    let grant    = access::decide(&rules.access, &head, paced, now.wall, seen)?;                             seen.passed(ACCESS, clock());
+    let grant    = access::decide(&rules.access, conn, &head, paced, now.wall, seen)?;                       seen.passed(ACCESS, clock());
     let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, conn, grant, head, body, seen)?;
     let early    = response_headers::early(&rules.response_headers, &gate.reserved, conn, outbound.authority().to_owned(), early);
     let inbound  = forward::send(&rules.backends, pools, outbound, &early, seen).await?;                     seen.passed(FORWARD, clock());

@@ -25,6 +25,15 @@ pub mod stage {
     pub const FORWARD: usize = 3;
 }
 
+/// What a rule that is tried only would have done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WouldRefuse {
+    /// Why it would have refused, `stage.what`.
+    pub reason: &'static str,
+    /// The line of a policy that would have.
+    pub by: Place,
+}
+
 /// One exchange, from its first byte to its last.
 #[derive(Debug, Clone)]
 pub struct Record {
@@ -52,6 +61,8 @@ pub struct Record {
     pub user: Option<Arc<User>>,
     /// The line of a policy that decided.
     pub decider: Option<Place>,
+    /// What a rule that is tried only would have refused.
+    pub would_refuse: Option<WouldRefuse>,
     /// Why it was refused, `stage.what`.
     pub refused: Option<&'static str>,
     /// Why content, either way, ended before its end.
@@ -84,6 +95,7 @@ impl Record {
             has_sign_in_page: false,
             user: None,
             decider: None,
+            would_refuse: None,
             refused: None,
             ended_early: None,
             backend: None,

@@ -23,6 +23,13 @@ pub enum Answer {
         /// The user's name, when somebody is signed in.
         as_whom: Option<std::sync::Arc<str>>,
     },
+    /// 403 to somebody signed in who is told what they lack.
+    Lacking {
+        /// The user's name.
+        as_whom: std::sync::Arc<str>,
+        /// What is missing, a sentence each.
+        missing: Vec<String>,
+    },
     /// 404: no application at this path.
     NotFound,
     /// 405 with `Allow`.

@@ -11,7 +11,9 @@ use http::Method;
 use crate::boot::{self, Loaded};
 use crate::explain::{self, Outcome, Question};
 use crate::identity::accounts::LOCAL;
-use crate::pure::identity::User;
+use crate::pure::certificate::Name;
+use crate::pure::connection::ClientCertificate;
+use crate::pure::identity::{Claims, User};
 use crate::pure::unit;
 
 use super::{say, say_error};
@@ -40,6 +42,12 @@ pub(super) struct Arguments {
     /// The user's e-mail address.
     #[arg(long)]
     email: Option<String>,
+    /// A claim of the user, such as `department=research`; may be repeated.
+    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
+    claims: Vec<(String, String)>,
+    /// A name of the certificate that the client shows, such as `cn:alice`; may be repeated.
+    #[arg(long = "client-certificate", value_name = "NAME", value_parser = Name::parse)]
+    client_certificate: Vec<Name>,
     /// How long ago the user signed in.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = unit::duration)]
     signed_in_ago: Duration,
@@ -74,7 +82,7 @@ pub(super) fn explain(arguments: &Arguments, loaded: &Loaded) -> ExitCode {
             provider: arguments.provider.as_str().into(),
             email: email.or_else(|| account.and_then(|account| account.email.clone())),
             groups,
-            claims: Arc::default(),
+            claims: Arc::new(claims(&arguments.claims)),
             signed_in_at: now.checked_sub(arguments.signed_in_ago).unwrap_or(now),
         })
     });
@@ -84,6 +92,8 @@ pub(super) fn explain(arguments: &Arguments, loaded: &Loaded) -> ExitCode {
         target,
         method: arguments.method.clone(),
         from: arguments.from,
+        client_certificate: (!arguments.client_certificate.is_empty())
+            .then(|| ClientCertificate::with_names(arguments.client_certificate.clone()).into()),
         user,
     };
     let (steps, outcome) = explain::explain(&loaded.config.routes, &question, boot::clock(), now);
@@ -101,4 +111,25 @@ pub(super) fn explain(arguments: &Arguments, loaded: &Loaded) -> ExitCode {
         Outcome::Allow => ExitCode::SUCCESS,
         Outcome::SignIn | Outcome::Refuse(_) => ExitCode::from(1),
     }
+}
+
+fn claim(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or("expected a claim such as `department=research`")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A claim that is repeated has all of its values.
+fn claims(said: &[(String, String)]) -> Claims {
+    let mut claims = Claims::new();
+    for (name, value) in said {
+        let values = claims
+            .entry(name.as_str())
+            .or_insert_with(|| Vec::<String>::new().into());
+        if let Some(values) = values.as_array_mut() {
+            values.push(value.as_str().into());
+        }
+    }
+    claims
 }

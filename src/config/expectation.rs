@@ -10,7 +10,9 @@ use crate::explain::{self, Question};
 use crate::identity::accounts::LOCAL;
 use crate::identity::provider::{Methods, named};
 use crate::pipeline::{Rules, access, network, route};
-use crate::pure::identity::User;
+use crate::pure::certificate::Name;
+use crate::pure::connection::ClientCertificate;
+use crate::pure::identity::{Claims, User};
 use crate::pure::table::{Key, Table, nearest};
 use crate::pure::target::Oddities;
 use crate::pure::unit;
@@ -59,6 +61,18 @@ pub const TEST: &[Key] = &[
     key("groups", "list of groups", "none", "The user's groups."),
     key("email", "address", "none", "The user's e-mail address."),
     key(
+        "claims",
+        "table of lists",
+        "none",
+        "The user's claims: `claims = { department = [\"research\"] }`; a name with dots is taken as it stands.",
+    ),
+    key(
+        "client_certificate",
+        "list of names",
+        "none",
+        "The names of the certificate that the client shows, as `client_certificates` in `[access]` has them.",
+    ),
+    key(
         "signed_in_ago",
         "duration",
         "0s",
@@ -69,6 +83,12 @@ pub const TEST: &[Key] = &[
         "`allow`, `sign-in` or `refuse`, or a reason",
         "none: required",
         "What is to become of it; a reason such as `access.denied` holds it to one refusal.",
+    ),
+    key(
+        "would_refuse",
+        "reason, or `nothing`",
+        "not asked",
+        "What a `report_only` rule is to say of a request that passes, such as `access.denied`.",
     ),
 ];
 
@@ -82,6 +102,7 @@ pub struct Expectation {
     question: Question,
     signed_in_ago: Duration,
     expect: String,
+    would_refuse: Option<String>,
 }
 
 /// Reads a file of tests; `methods` are the sign-in methods that there are.
@@ -102,8 +123,16 @@ fn outcomes() -> Vec<&'static str> {
         network::Refused::NotAllowed.into(),
         access::Refused::Nobody { as_whom: None }.into(),
         access::Refused::SignedOut.into(),
-        access::Refused::Denied { as_whom: None }.into(),
-        access::Refused::Method { as_whom: None }.into(),
+        access::Refused::Denied {
+            as_whom: None,
+            missing: Vec::new(),
+        }
+        .into(),
+        access::Refused::Method {
+            as_whom: None,
+            missing: Vec::new(),
+        }
+        .into(),
     ];
     let odd = Oddities::keys()
         .map(|(_, one)| one)
@@ -127,6 +156,20 @@ fn outcome(text: &str) -> Result<String, String> {
     })
 }
 
+/// What a rule that is tried only can say.
+fn tried(text: &str) -> Result<String, String> {
+    let stale = access::Refused::Stale {
+        within: Duration::ZERO,
+        sign_in_page: false,
+    };
+    match text {
+        "nothing" => Ok(text.to_owned()),
+        text if text == stale.reason() => Ok(text.to_owned()),
+        text if text.starts_with("access.") => outcome(text),
+        _ => Err("expected a reason such as `access.denied`, or `nothing`".to_owned()),
+    }
+}
+
 fn test(table: &Table, methods: &Methods) -> Option<Expectation> {
     for (key, expected) in [
         ("url", "what is asked for"),
@@ -136,7 +179,7 @@ fn test(table: &Table, methods: &Methods) -> Option<Expectation> {
             table.missing(key, expected);
         }
     }
-    for key in ["provider", "groups", "email", "signed_in_ago"] {
+    for key in ["provider", "groups", "email", "claims", "signed_in_ago"] {
         if table.has(key) && !table.has("user") {
             table.problem(
                 key,
@@ -155,7 +198,13 @@ fn test(table: &Table, methods: &Methods) -> Option<Expectation> {
     let text = |text: &str| Ok(Arc::<str>::from(text));
     let provider = |text: &str| Ok(named(text, methods)?.0);
     let expect = table.value("expect", outcome);
+    let would_refuse = table.value("would_refuse", tried);
     let (tls, authority, target) = table.value("url", explain::url)?;
+    let certificate = table.list("client_certificate", Name::parse);
+    if certificate.is_some() && !tls {
+        let message = "a certificate is shown under TLS, and the URL is `http`";
+        table.problem("client_certificate", message, None);
+    }
     let user = table.value("user", text).map(|name| {
         Arc::new(User {
             name,
@@ -164,7 +213,7 @@ fn test(table: &Table, methods: &Methods) -> Option<Expectation> {
                 .unwrap_or_else(|| LOCAL.into()),
             email: table.value("email", text),
             groups: table.list("groups", text).unwrap_or_default(),
-            claims: Arc::default(),
+            claims: Arc::new(claims(table)),
             signed_in_at: SystemTime::UNIX_EPOCH,
         })
     });
@@ -180,13 +229,24 @@ fn test(table: &Table, methods: &Methods) -> Option<Expectation> {
             from: table
                 .value("from", address)
                 .unwrap_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
+            client_certificate: certificate
+                .map(|names| ClientCertificate::with_names(names).into()),
             user,
         },
         signed_in_ago: table
             .value("signed_in_ago", unit::duration)
             .unwrap_or_default(),
         expect: expect?,
+        would_refuse,
     })
+}
+
+fn claims(table: &Table) -> Claims {
+    if !table.has("claims") {
+        return Claims::new();
+    }
+    let claims = table.free_lists("claims").into_iter();
+    claims.map(|(name, values)| (name, values.into())).collect()
 }
 
 impl Expectation {
@@ -211,7 +271,14 @@ impl Expectation {
             explain::Outcome::Allow | explain::Outcome::SignIn => outcome.word(),
         };
         if self.expect == outcome.word() || self.expect == reason {
-            return None;
+            let tried = steps
+                .iter()
+                .find_map(|step| step.tried)
+                .unwrap_or("nothing");
+            let expected = self.would_refuse.as_deref().filter(|one| *one != tried)?;
+            return Some(format!(
+                "expected `{expected}` of what is `report_only`, got `{tried}`"
+            ));
         }
         let last = steps
             .last()

@@ -13,12 +13,13 @@ use crate::backend::pool::{Address, Spec, Tls};
 use crate::backend::tls;
 use crate::identity::provider::Methods;
 use crate::pipeline::forward::{self, Backend};
-use crate::pipeline::route::{App, Pattern, fold};
+use crate::pipeline::route::App;
 use crate::pipeline::{Rules, access, network, rate, request_headers, response_headers, sign_in};
 use crate::pure::backend_url::BackendUrl;
+use crate::pure::pattern::{Pattern, fold};
 use crate::pure::secret;
 use crate::pure::table::{Key, Table};
-use crate::pure::target::{Host, Oddities, Target};
+use crate::pure::target::{Host, Oddities};
 use crate::pure::unit;
 
 const fn key(
@@ -54,6 +55,12 @@ pub const KEYS: &[Key] = &[
         "text",
         "none",
         "Whom to ask for access; shown to those who are denied.",
+    ),
+    key(
+        "tell_missing",
+        "true or false",
+        "false",
+        "Those who are signed in and denied are told what they lack: that they need to be in one of some groups, say. `[access]` can say otherwise.",
     ),
     key("network", "table", "everybody", "1. Who may knock."),
     key(
@@ -328,7 +335,26 @@ pub fn read(name: &str, table: &Table, context: &Context<'_>) -> App<Rules> {
         .collect();
     let sign_in_table = table.table("sign_in", sign_in::KEYS);
     let mut sign_in = sign_in::Rule::read(sign_in_table.as_ref(), &context.methods, name);
-    let access = access::read(table, &context.methods, sign_in.has_page());
+    let target = table.table("target", TARGET);
+    let lifted = |key| {
+        target
+            .as_ref()
+            .and_then(|table| table.boolean(key))
+            .unwrap_or(false)
+    };
+    let lifts = Oddities::keys()
+        .filter(|(key, _)| lifted(key))
+        .fold(Oddities::NONE, |all, (_, one)| all.with(one));
+    let ignores_case = lifted("ignore_case");
+    let tell_missing = table.boolean("tell_missing").unwrap_or(false);
+    let of_access = access::Context {
+        methods: &context.methods,
+        sign_in_page: sign_in.has_page(),
+        lifted: lifts,
+        ignore_case: ignores_case,
+        tell_missing,
+    };
+    let access = access::read(table, &of_access);
     sign_in.anonymous = !access.needs_sign_in();
     let headers = table.table("headers", request_headers::KEYS);
     let rules = Rules {
@@ -362,17 +388,6 @@ pub fn read(name: &str, table: &Table, context: &Context<'_>) -> App<Rules> {
         backends: limited(table, &rules.backends),
         ..rules
     };
-    let target = table.table("target", TARGET);
-    let lifted = |key| {
-        target
-            .as_ref()
-            .and_then(|table| table.boolean(key))
-            .unwrap_or(false)
-    };
-    let lifts = Oddities::keys()
-        .filter(|(key, _)| lifted(key))
-        .fold(Oddities::NONE, |all, (_, one)| all.with(one));
-    let ignores_case = lifted("ignore_case");
     let mut paths: Vec<(Pattern, Arc<Rules>)> = Vec::new();
     let mut lines = BTreeMap::new();
     for path in table.tables("path", PATH) {
@@ -387,7 +402,7 @@ pub fn read(name: &str, table: &Table, context: &Context<'_>) -> App<Rules> {
             let message = format!("the `[[path]]` in line {line} has this path already");
             path.problem(key, message, None);
         }
-        let rules = path_rules(name, &path, &pattern, &rules, context);
+        let rules = path_rules(name, &path, &pattern, &rules, context, &of_access);
         paths.push((pattern, Arc::new(rules)));
     }
     App {
@@ -420,6 +435,7 @@ fn path_rules(
     pattern: &Pattern,
     app: &Rules,
     context: &Context<'_>,
+    of_access: &access::Context<'_>,
 ) -> Rules {
     let scope = match pattern {
         Pattern::Exact(at) => format!("{name} = {at}"),
@@ -429,8 +445,11 @@ fn path_rules(
         Some(table) => sign_in::Rule::read(Some(&table), &context.methods, name),
         None => app.sign_in.clone(),
     };
-    let mut access = access::read_path(path, &context.methods, &app.access);
-    access.sign_in_page = sign_in.has_page();
+    let of_access = access::Context {
+        sign_in_page: sign_in.has_page(),
+        ..*of_access
+    };
+    let access = access::read_path(path, &of_access, &app.access);
     sign_in.anonymous = !access.needs_sign_in();
     let headers = path.table("headers", request_headers::KEYS);
     Rules {
@@ -468,20 +487,9 @@ fn limited(table: &Table, outer: &Arc<forward::Rule>) -> Arc<forward::Rule> {
     }
 }
 
-/// The path of a `[[path]]`, in the one spelling that requests have, so that it can match; what
-/// `[target]` lets through can be named.
+/// The path of a `[[path]]`.
 fn pattern(table: &Table, lifted: Oddities) -> Option<Pattern> {
-    let canonical = |text: &str| {
-        let target = Target::parse(text.as_bytes())
-            .map_err(|_| "expected a path that begins with `/`, of visible ASCII".to_owned())?;
-        if target.query.is_some() {
-            return Err("expected a path without `?`: rules see no query".to_owned());
-        }
-        match target.oddities.refused_by(lifted) {
-            None => Ok(target.path),
-            Some(reason) => Err(format!("no request has such a path (`{reason}`)")),
-        }
-    };
+    let canonical = |text: &str| Pattern::path(text, lifted);
     match (
         table.value("prefix", canonical),
         table.value("exact", canonical),

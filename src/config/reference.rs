@@ -241,6 +241,8 @@ with = ["local", "ci"]
 groups = ["engineering", "support"]
 email_domains = ["example.com"]
 signed_in_within = "12h"
+any = [{ networks = ["10.0.0.0/8"] }, { not = { paths = { prefix = ["/admin"] } } }]
+tell_missing = true
 "#,
     },
     Section {
@@ -251,7 +253,8 @@ users = ["mallory"]
 
 [[access.deny]]
 groups = ["contractors"]
-methods = ["DELETE"]
+not = { methods = ["GET", "HEAD"] }
+report_only = true             # tried out first
 "#,
     },
     Section {
@@ -313,6 +316,18 @@ user = "grace"
 groups = ["engineering", "wiki-admins"]
 email = "grace@example.com"
 expect = "allow"
+
+[[test]]
+name = "contractors will only read"
+url = "https://wiki.example.com/"
+method = "POST"
+from = "10.1.2.3"
+user = "carol"
+groups = ["support", "contractors"]
+email = "carol@example.com"
+claims = { department = ["research"] }
+expect = "allow"
+would_refuse = "access.denied"
 "#,
 }];
 

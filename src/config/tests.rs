@@ -184,6 +184,7 @@ fn outcome(config: &Config, url: &str, user: Option<(&str, &[&str])>) -> Outcome
         target,
         method: http::Method::GET,
         from: [192, 0, 2, 1].into(),
+        client_certificate: None,
         user,
     };
     explain::explain(&config.routes, &question, Instant::now(), SystemTime::now()).1
@@ -410,6 +411,62 @@ fn what_somebody_lacks_is_named_in_the_words_of_the_policy() {
     assert_eq!(
         broken(&config),
         ["x: expected `allow`, got `access.denied` (access.denied: needs group `admins` or `ops`)"]
+    );
+}
+
+#[test]
+fn expectations_say_what_is_known_of_a_request_and_what_is_tried() {
+    let policy = "host = \"a.test\"\nbackends = [\"whoami\"]\n[access]\nclaims = { \"realm.roles\" = [\"a\"] }\n\
+        client_certificates = [\"cn:ada\"]\nsigned_in_within = \"1h\"\nreport_only = true\n";
+    let ask = |rest: &str| {
+        let test = format!(
+            "[[test]]\nname = \"x\"\nurl = \"https://a.test/\"\nexpect = \"allow\"\nuser = \"ada\"\n{rest}\n"
+        );
+        broken(&read(GATEWAY, &[("a", policy)], &[("a", &test)]).unwrap())
+    };
+    let known =
+        "claims = { \"realm.roles\" = [\"b\", \"a\"] }\nclient_certificate = [\"cn:ada\"]\n";
+    assert_eq!(ask("would_refuse = \"access.denied\""), [""; 0]);
+    assert_eq!(ask(&format!("{known}would_refuse = \"nothing\"")), [""; 0]);
+    let stale = "signed_in_ago = \"2h\"\nwould_refuse = \"access.stale_sign_in\"";
+    assert_eq!(ask(&format!("{known}{stale}")), [""; 0]);
+    assert_eq!(ask(&format!("{known}signed_in_ago = \"2h\"")), [""; 0]);
+    assert_eq!(
+        ask(&format!("{known}would_refuse = \"access.denied\"")),
+        ["x: expected `access.denied` of what is `report_only`, got `nothing`"]
+    );
+    let test = "[[test]]\nurl = \"http://a.test/\"\nexpect = \"allow\"\nclaims = { a = [\"b\"] }\n\
+        client_certificate = [\"cn:ada\"]\nwould_refuse = \"network.denied\"\n";
+    assert_eq!(
+        heads(GATEWAY, &[("a", policy)], &[("a", test)]),
+        [
+            "policies/tests/a.toml:4:10: `claims` is of a `user`, and there is none",
+            "policies/tests/a.toml:5:22: a certificate is shown under TLS, and the URL is `http`",
+            "policies/tests/a.toml:6:16: `network.denied` can't be used: expected a reason such as `access.denied`, or `nothing`",
+        ]
+    );
+}
+
+#[test]
+fn a_part_of_access_follows_what_the_application_says_of_paths() {
+    let policy = "host = \"a.test\"\nbackends = [\"whoami\"]\n[target]\nignore_case = true\nallow_encoded_slash = true\n\
+        [access]\nwho = \"signed-in\"\nnot = { paths = { prefix = [\"/admin\"], exact = [\"/a%2fb\"] } }\n";
+    let config = read(GATEWAY, &[("a", policy)], &[]).unwrap();
+    for (path, expected) in [
+        ("/", Outcome::Allow),
+        ("/ADM%C4%B1N/x", Outcome::Refuse("access.denied")),
+        ("/A%2FB", Outcome::Refuse("access.denied")),
+    ] {
+        let url = format!("https://a.test{path}");
+        assert_eq!(
+            outcome(&config, &url, Some(("ada", &[]))),
+            expected,
+            "{path}"
+        );
+    }
+    one_problem(
+        "backends = [\"whoami\"]\n[access]\nwho = \"signed-in\"\nnot = { paths = { exact = [\"/a%2fb\"] } }\n",
+        "policies/a.toml:5:28: `/a%2fb` can't be used: no request has such a path (`route.encoded_slash`)",
     );
 }
 

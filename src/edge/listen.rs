@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
+use crate::pure::certificate;
 use crate::pure::cidr;
 use crate::pure::connection::{ClientCertificate, Connection, Tls};
 use crate::pure::hex;
@@ -186,6 +187,7 @@ async fn serve(
             .map(|leaf| {
                 Arc::new(ClientCertificate {
                     fingerprint: fingerprint(leaf),
+                    names: certificate::names(leaf),
                 })
             }),
         bound_to_server_name: settings.asks_for_certificates,

@@ -28,6 +28,8 @@ const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 const REFUSALS: usize = 512;
 /// Room for distinct ways in which a backend fails.
 const FAILURES: usize = 32;
+/// Room for distinct reasons of rules that are tried.
+const TRIED: usize = 32;
 /// The stage whose reasons are a backend's failures.
 const FORWARD: &str = "forward.";
 
@@ -70,6 +72,7 @@ impl fmt::Debug for Sources {
 struct App {
     classes: [AtomicU64; CLASSES.len()],
     failures: Reasons<FAILURES>,
+    would_refuse: Reasons<TRIED>,
 }
 
 impl App {
@@ -77,6 +80,7 @@ impl App {
         Self {
             classes: from_fn(|_| AtomicU64::default()),
             failures: Reasons::new(),
+            would_refuse: Reasons::new(),
         }
     }
 }
@@ -156,6 +160,9 @@ impl Metrics {
         if let Some(kind) = backend_failure(record) {
             app.failures.count(kind);
         }
+        if let Some(tried) = &record.would_refuse {
+            app.would_refuse.count(tried.reason);
+        }
         let us = u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = BUCKETS_US.partition_point(|most| *most < us);
         if let Some(counter) = self.buckets.get(bucket) {
@@ -234,6 +241,14 @@ impl Metrics {
         page.family("refusals_total", "counter", "Requests refused, by reason.");
         for (reason, count) in self.refusals.sorted() {
             page.sample("refusals_total", &[("reason", reason)], count);
+        }
+        let would = "would_refuse_total";
+        let help = "Requests that a rule which is report_only would have refused.";
+        page.family(would, "counter", help);
+        for (name, app) in &apps {
+            for (reason, count) in app.would_refuse.sorted() {
+                page.sample(would, &[("app", name), ("reason", reason)], count);
+            }
         }
         let failures = "backend_failures_total";
         page.family(failures, "counter", "Exchanges that a backend failed.");
@@ -515,6 +530,29 @@ mod tests {
         );
         let samples = metrics.render();
         assert_eq!(samples.matches("backend_failures_total{").count(), 2);
+    }
+
+    #[test]
+    fn what_a_rule_would_have_refused_is_counted_by_application_and_reason() {
+        let metrics = Metrics::default();
+        metrics.set_apps(["wiki".into()]);
+        let mut seen = record(Some("wiki"), 200, 1);
+        seen.would_refuse = Some(crate::record::WouldRefuse {
+            reason: "access.denied",
+            by: crate::pure::table::Place {
+                file: "policies/wiki.toml".into(),
+                line: 9,
+            },
+        });
+        metrics.finished(&seen);
+        metrics.finished(&record(Some("wiki"), 200, 1));
+        shows(
+            &metrics,
+            &[
+                r#"would_refuse_total{app="wiki",reason="access.denied"} 1"#,
+                r#"requests_total{app="wiki",class="2xx"} 2"#,
+            ],
+        );
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub struct Problem<'a> {
     /// Where a person can sign in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sign_in: Option<&'a str>,
+    /// What whoever asks lacks, a sentence each, where the operator tells.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub missing: &'a [String],
     /// Seconds until another try can succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,

@@ -135,6 +135,7 @@ pub fn page(ctx: &Context<'_>, trouble: Trouble, to: &str) -> Response<Bytes> {
             status: status.as_u16(),
             detail: trouble.sentence(),
             sign_in: Some(SIGN_IN),
+            missing: &[],
             retry_after,
             request_id: ctx.request_id,
         };

@@ -8,6 +8,7 @@
 //! | 401, but there is nothing to sign in with | 403 |
 //! | 405 | `Allow` |
 //! | 429 | `Retry-After`, and the `RateLimit` fields |
+//! | 403 to somebody who is told what they lack | the sentences, and for programs `missing` |
 //! | a person asked | a page |
 //! | a program asked | `application/problem+json` |
 //! | the request could not be read | a page if the browser's cookies or address may be too long, else a problem |
@@ -69,6 +70,14 @@ pub fn respond(refusal: &Refusal, ctx: &Context<'_>) -> Response<Bytes> {
                 },
             )
         }
+        Answer::Lacking { missing, .. } => said.respond(
+            ctx,
+            Extra {
+                way_out: ctx.has_sign_in_page,
+                missing,
+                ..Extra::default()
+            },
+        ),
         Answer::BadRequest
         | Answer::Forbidden { as_whom: None }
         | Answer::NotFound
@@ -98,11 +107,13 @@ pub fn instead_of_backend_error(status: StatusCode, ctx: &Context<'_>) -> Respon
 
 /// What some answers hold besides.
 #[derive(Default)]
-struct Extra {
+struct Extra<'a> {
     /// Where a person can sign in, for programs.
     sign_in: Option<&'static str>,
     /// Seconds to wait.
     retry_after: Option<u64>,
+    /// What whoever asks lacks.
+    missing: &'a [String],
     /// A link to sign out, for who is signed in as somebody else.
     way_out: bool,
 }
@@ -142,6 +153,22 @@ impl Said {
                 title: "Sign-in required",
                 detail: "Send valid credentials of one of the schemes in WWW-Authenticate.",
             },
+            Answer::Lacking { as_whom, missing } => {
+                let mut advice = Html::of("You are signed in as <b>")
+                    .name(as_whom)
+                    .markup("</b>.");
+                for one in missing {
+                    advice = advice.markup("</p>\n<p>").text(one).markup(".");
+                }
+                Self {
+                    advice: advice
+                        .markup("</p>\n<p>Ask ")
+                        .html(&ctx.contact())
+                        .markup(" for access, and quote the request id below."),
+                    detail: "Access is not granted for what is in `missing`; ask the operator for it, and quote the request id.",
+                    ..Self::of(&Answer::Forbidden { as_whom: None }, ctx)
+                }
+            }
             Answer::Forbidden { as_whom } => Self {
                 status: StatusCode::FORBIDDEN,
                 kind: "/.portcullis/problems/forbidden",
@@ -293,7 +320,7 @@ impl Said {
         }
     }
 
-    fn respond(self, ctx: &Context<'_>, extra: Extra) -> Response<Bytes> {
+    fn respond(self, ctx: &Context<'_>, extra: Extra<'_>) -> Response<Bytes> {
         if !self.is_for_a_person(ctx) {
             let problem = Problem {
                 kind: self.kind,
@@ -301,6 +328,7 @@ impl Said {
                 status: self.status.as_u16(),
                 detail: self.detail,
                 sign_in: extra.sign_in,
+                missing: extra.missing,
                 retry_after: extra.retry_after,
                 request_id: ctx.request_id,
             };

@@ -73,6 +73,14 @@ fn answers() -> Vec<(Answer, u16, Option<HeaderName>)> {
         (Answer::Challenge(challenge), 401, Some(WWW_AUTHENTICATE)),
         (Answer::Forbidden { as_whom: None }, 403, None),
         (Answer::Forbidden { as_whom: ada }, 403, None),
+        (
+            Answer::Lacking {
+                as_whom: "ada".into(),
+                missing: vec!["You need to be in one of these groups: <ops>".to_owned()],
+            },
+            403,
+            None,
+        ),
         (Answer::NotFound, 404, None),
         (Answer::MethodNotAllowed, 405, Some(ALLOW)),
         (Answer::RequestTimeout, 408, None),
@@ -282,7 +290,11 @@ fn people_get_pages_and_programs_problems() {
             assert!(!problem[member].as_str().unwrap().is_empty());
         }
     }
-    assert_eq!(kinds.len(), answers().len() - 1, "one kind for each answer");
+    assert_eq!(
+        kinds.len(),
+        answers().len() - 2,
+        "one kind for each answer, whatever a 403 tells"
+    );
 }
 
 #[test]
@@ -353,6 +365,11 @@ fn t14_nothing_of_a_request_is_markup() {
             as_whom: Some(payload.into()),
         };
         all.push(("whom".to_owned(), refuse(whom, &ctx)));
+        let lacking = Answer::Lacking {
+            as_whom: payload.into(),
+            missing: vec![payload.to_owned()],
+        };
+        all.push(("lacking".to_owned(), refuse(lacking, &ctx)));
         let no_app = Context { app: None, ..ctx };
         all.push(("host".to_owned(), sign_in::page(&no_app, &form)));
         for (name, response) in all {
@@ -574,6 +591,32 @@ fn only_who_is_signed_in_may_sign_out_to_be_somebody_else() {
     assert!(denied(ada.clone(), true));
     assert!(!denied(ada, false));
     assert!(!denied(None, true));
+}
+
+#[test]
+fn who_is_told_what_is_missing_reads_it_whoever_asks() {
+    let lacking = || Answer::Lacking {
+        as_whom: "ada".into(),
+        missing: vec!["You need to be in one of these groups: R&D".to_owned()],
+    };
+    let (asked, program) = (browser(&Method::GET), program());
+    let response = refuse(lacking(), &context(&asked));
+    let page = text(&response);
+    for part in [
+        "You are signed in as <b>ada</b>.",
+        "You need to be in one of these groups: R&amp;D.",
+        "it@example.com",
+        SIGN_OUT,
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let told = problem(&refuse(lacking(), &context(&program)));
+    assert_eq!(
+        told["missing"],
+        serde_json::json!(["You need to be in one of these groups: R&D"])
+    );
+    let untold = refuse(Answer::Forbidden { as_whom: None }, &context(&program));
+    assert_eq!(problem(&untold).get("missing"), None);
 }
 
 #[test]

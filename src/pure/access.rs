@@ -11,16 +11,24 @@
 //! | otherwise | passes |
 //!
 //! Doubt denies on both sides: what can't be read fulfils no condition and meets every `deny`
-//! (cedar skips an erring policy, and with it an erring `forbid`).
+//! (cedar skips an erring policy, and with it an erring `forbid`). Conditions within conditions are
+//! read by three-valued logic: what can't be read stays so under `not`, and decides nothing that
+//! the others in an `any` or an `all` decide whichever it is. What is absent can be read: it is
+//! nobody's name, and no value.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use http::Method;
 use serde_json::Value;
 
+use crate::pure::certificate::Name;
+use crate::pure::cidr;
+use crate::pure::connection::ClientCertificate;
 use crate::pure::identity::{Claims, User};
+use crate::pure::pattern::Pattern;
 use crate::pure::table::Place;
 
 /// How far a sign-in may lie in the future: the clocks of an identity provider and of the gateway
@@ -72,12 +80,35 @@ pub enum Test {
     Provider(Vec<Box<str>>),
     /// A group the user is in, exactly.
     Group(Vec<Box<str>>),
+    /// The user's verified e-mail address.
+    Email(Vec<EmailAddress>),
     /// The domain of the user's verified e-mail address.
     EmailDomain(Vec<EmailDomain>),
     /// A claim of the user, with the values that will do.
     Claim(ClaimName, Vec<Box<str>>),
     /// The method as sent, exactly: `GET` does not include `HEAD`.
     Method(Vec<Method>),
+    /// The client's address, as `network` resolved it.
+    Network(cidr::Set),
+    /// The canonical path.
+    Path(Paths),
+    /// A name or the fingerprint of the certificate that the client showed.
+    Certificate(Vec<Name>),
+    /// One of these lists holds, each all of its conditions.
+    Any(Vec<Vec<Condition>>),
+    /// Every one of these lists holds.
+    All(Vec<Vec<Condition>>),
+    /// Not all of these hold.
+    Not(Vec<Condition>),
+}
+
+/// Paths, and how they are compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// Any of these will do.
+    pub patterns: Vec<Pattern>,
+    /// Whether the application's backends ignore the case of paths.
+    pub ignore_case: bool,
 }
 
 /// How fresh a sign-in must be, and where it is said.
@@ -105,6 +136,12 @@ pub struct Asked<'a> {
     pub user: Option<&'a User>,
     /// The method as sent.
     pub method: &'a Method,
+    /// The canonical path.
+    pub path: &'a str,
+    /// The client's address.
+    pub client: IpAddr,
+    /// The certificate that the client showed, when it verified.
+    pub certificate: Option<&'a ClientCertificate>,
     /// When it is asked.
     pub now: SystemTime,
 }
@@ -145,11 +182,7 @@ pub enum Why<'r> {
 pub fn decide<'r>(rule: &'r Rule, asked: &Asked<'_>) -> Verdict<'r> {
     let denied = |by, why| Verdict::Denied { by, why };
     for deny in &rule.denies {
-        if deny
-            .conditions
-            .iter()
-            .all(|c| c.test.read(asked) != Reading::No)
-        {
+        if all(&deny.conditions, asked) != Reading::No {
             return denied(&deny.place, Why::Deny(deny));
         }
     }
@@ -194,12 +227,36 @@ impl Rule {
     }
 }
 
-/// What a test says: a third answer keeps what can't be read from counting as either.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The conditions of a rule that a request does not meet, or that can't be read of it.
+pub fn unmet<'r>(rule: &'r Rule, asked: &Asked<'_>) -> Vec<&'r Condition> {
+    let unmet = |condition: &&Condition| condition.test.read(asked) != Reading::Yes;
+    rule.conditions.iter().filter(unmet).collect()
+}
+
+/// What a test says: a third answer keeps what can't be read from counting as either. In this order
+/// `all` is the least and `any` the greatest (Kleene).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reading {
-    Yes,
     No,
     Unreadable,
+    Yes,
+}
+
+impl Reading {
+    const fn opposite(self) -> Self {
+        match self {
+            Self::No => Self::Yes,
+            Self::Unreadable => Self::Unreadable,
+            Self::Yes => Self::No,
+        }
+    }
+}
+
+fn all(conditions: &[Condition], asked: &Asked<'_>) -> Reading {
+    let readings = conditions
+        .iter()
+        .map(|condition| condition.test.read(asked));
+    readings.min().unwrap_or(Reading::Yes)
 }
 
 impl From<bool> for Reading {
@@ -209,13 +266,69 @@ impl From<bool> for Reading {
 }
 
 impl Test {
-    fn read(&self, asked: &Asked<'_>) -> Reading {
-        if let Self::Method(methods) = self {
-            return methods.contains(asked.method).into();
+    /// Whether the test is, anywhere in it, about who is signed in.
+    pub fn is_on_user(&self) -> bool {
+        let any = |list: &Vec<Condition>| list.iter().any(|one| one.test.is_on_user());
+        match self {
+            Self::User(_)
+            | Self::Provider(_)
+            | Self::Group(_)
+            | Self::Email(_)
+            | Self::EmailDomain(_)
+            | Self::Claim(..) => true,
+            Self::Method(_) | Self::Network(_) | Self::Path(_) | Self::Certificate(_) => false,
+            Self::Any(lists) | Self::All(lists) => lists.iter().any(any),
+            Self::Not(list) => any(list),
         }
-        let Some(user) = asked.user else {
-            return Reading::No;
-        };
+    }
+
+    /// Whether the test names who may pass: one that only excludes says nothing of the others.
+    pub fn names_users(&self) -> bool {
+        let any = |list: &Vec<Condition>| list.iter().any(|one| one.test.names_users());
+        match self {
+            Self::Any(lists) | Self::All(lists) => lists.iter().any(any),
+            Self::Not(_) => false,
+            Self::User(_)
+            | Self::Provider(_)
+            | Self::Group(_)
+            | Self::Email(_)
+            | Self::EmailDomain(_)
+            | Self::Claim(..)
+            | Self::Method(_)
+            | Self::Network(_)
+            | Self::Path(_)
+            | Self::Certificate(_) => self.is_on_user(),
+        }
+    }
+
+    fn read(&self, asked: &Asked<'_>) -> Reading {
+        match self {
+            Self::Method(methods) => methods.contains(asked.method).into(),
+            Self::Network(networks) => networks.contains(asked.client).into(),
+            Self::Path(paths) => paths.have(asked.path).into(),
+            Self::Certificate(accepted) => match asked.certificate {
+                None => Reading::No,
+                Some(certificate) => shows(certificate, accepted),
+            },
+            Self::Any(lists) => {
+                let readings = lists.iter().map(|list| all(list, asked));
+                readings.max().unwrap_or(Reading::No)
+            }
+            Self::All(lists) => {
+                let readings = lists.iter().map(|list| all(list, asked));
+                readings.min().unwrap_or(Reading::Yes)
+            }
+            Self::Not(list) => all(list, asked).opposite(),
+            Self::User(_)
+            | Self::Provider(_)
+            | Self::Group(_)
+            | Self::Email(_)
+            | Self::EmailDomain(_)
+            | Self::Claim(..) => asked.user.map_or(Reading::No, |user| self.read_user(user)),
+        }
+    }
+
+    fn read_user(&self, user: &User) -> Reading {
         match self {
             Self::User(names) => is_one_of(&user.name, names).into(),
             Self::Provider(names) => is_one_of(&user.provider, names).into(),
@@ -224,19 +337,51 @@ impl Test {
                 .iter()
                 .any(|group| is_one_of(group, names))
                 .into(),
-            Self::EmailDomain(domains) => match user.email.as_deref() {
-                None => Reading::No,
-                Some(email) => match email_domain(email) {
-                    None => Reading::Unreadable,
-                    Some(domain) => domains.iter().any(|d| d.is(domain)).into(),
-                },
-            },
+            Self::Email(addresses) => read_email(user, |email| {
+                addresses.iter().any(|address| address.is(email))
+            }),
+            Self::EmailDomain(domains) => {
+                read_email(user, |email| domains.iter().any(|d| d.is(email.domain)))
+            }
             Self::Claim(name, accepted) => match name.values_in(&user.claims) {
                 Err(Unreadable) => Reading::Unreadable,
                 Ok(values) => values.iter().any(|value| is_one_of(value, accepted)).into(),
             },
-            Self::Method(methods) => methods.contains(asked.method).into(),
+            // Not of the user: `read` has answered these.
+            Self::Method(_)
+            | Self::Network(_)
+            | Self::Path(_)
+            | Self::Certificate(_)
+            | Self::Any(_)
+            | Self::All(_)
+            | Self::Not(_) => Reading::Unreadable,
         }
+    }
+}
+
+impl Paths {
+    fn have(&self, path: &str) -> bool {
+        let matches = |pattern: &Pattern| pattern.matches(path, self.ignore_case).is_some();
+        self.patterns.iter().any(matches)
+    }
+}
+
+fn shows(certificate: &ClientCertificate, accepted: &[Name]) -> Reading {
+    let by_name = |name: &Name| match (name, &certificate.names) {
+        (Name::Fingerprint(digits), _) => (**digits == *certificate.fingerprint).into(),
+        (_, Ok(names)) => names.contains(name).into(),
+        (_, Err(_)) => Reading::Unreadable,
+    };
+    accepted.iter().map(by_name).max().unwrap_or(Reading::No)
+}
+
+fn read_email(user: &User, is_accepted: impl FnOnce(Address<'_>) -> bool) -> Reading {
+    match user.email.as_deref() {
+        None => Reading::No,
+        Some(email) => match Address::read(email) {
+            None => Reading::Unreadable,
+            Some(address) => is_accepted(address).into(),
+        },
     }
 }
 
@@ -274,12 +419,60 @@ impl EmailDomain {
     }
 }
 
-/// The domain of an address with exactly one `@`; none where two readers could differ
+/// An e-mail address, its domain in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmailAddress {
+    local: Box<str>,
+    domain: EmailDomain,
+}
+
+impl EmailAddress {
+    /// Reads an address as a policy states it: `alice@corp.example`.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let address =
+            Address::read(text).ok_or("expected an address such as `alice@corp.example`")?;
+        Ok(Self {
+            local: address.local.into(),
+            domain: EmailDomain::parse(address.domain)?,
+        })
+    }
+
+    /// Only a domain is without case (RFC 5321 §2.4).
+    fn is(&self, address: Address<'_>) -> bool {
+        *self.local == *address.local && self.domain.is(address.domain)
+    }
+}
+
+impl fmt::Display for EmailDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for EmailAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.local, self.domain)
+    }
+}
+
+/// An address with exactly one `@`; none where two readers could differ
 /// (CVE-2026-40574: `attacker@evil.test@corp.test`).
-fn email_domain(email: &str) -> Option<&str> {
-    let (local, domain) = email.split_once('@')?;
-    let plain = |b: u8| b.is_ascii_graphic() && !b"\"(),:;<>[\\]".contains(&b) || !b.is_ascii();
-    (!local.is_empty() && local.bytes().all(plain) && is_domain(domain)).then_some(domain)
+#[derive(Debug, Clone, Copy)]
+struct Address<'a> {
+    local: &'a str,
+    domain: &'a str,
+}
+
+impl<'a> Address<'a> {
+    fn read(email: &'a str) -> Option<Self> {
+        let (local, domain) = email.split_once('@')?;
+        let plain = |b: u8| b.is_ascii_graphic() && !b"\"(),:;<>[\\]".contains(&b) || !b.is_ascii();
+        let reads = !local.is_empty() && local.bytes().all(plain) && is_domain(domain);
+        reads.then_some(Self { local, domain })
+    }
 }
 
 fn is_domain(text: &str) -> bool {
@@ -385,11 +578,7 @@ impl fmt::Display for Why<'_> {
             Self::Deny(deny) if deny.conditions.is_empty() => f.write_str("denied to everybody"),
             Self::Deny(deny) => {
                 f.write_str("denied to ")?;
-                for (i, condition) in deny.conditions.iter().enumerate() {
-                    let and = if i == 0 { "" } else { " and " };
-                    write!(f, "{and}{}", condition.test)?;
-                }
-                Ok(())
+                joined(f, &deny.conditions)
             }
         }
     }
@@ -401,14 +590,42 @@ impl fmt::Display for Test {
             Self::User(names) => one_of(f, "user", names.iter()),
             Self::Provider(names) => one_of(f, "sign-in by", names.iter()),
             Self::Group(names) => one_of(f, "group", names.iter()),
-            Self::EmailDomain(domains) => one_of(f, "e-mail at", domains.iter().map(|d| &d.0)),
+            Self::EmailDomain(domains) => one_of(f, "e-mail at", domains.iter()),
+            Self::Email(addresses) => one_of(f, "e-mail", addresses.iter()),
             Self::Method(methods) => one_of(f, "method", methods.iter()),
+            Self::Network(networks) => one_of(f, "client in", networks.networks().iter()),
+            Self::Path(paths) => one_of(f, "path", paths.patterns.iter()),
+            Self::Certificate(names) => one_of(f, "client certificate", names.iter()),
             Self::Claim(name, accepted) => {
                 write!(f, "claim `{name}` ")?;
                 one_of(f, "of", accepted.iter())
             }
+            Self::Any(lists) => lists_of(f, "any of", lists),
+            Self::All(lists) => lists_of(f, "all of", lists),
+            Self::Not(list) => {
+                f.write_str("not (")?;
+                joined(f, list)?;
+                f.write_str(")")
+            }
         }
     }
+}
+
+fn lists_of(f: &mut fmt::Formatter<'_>, what: &str, lists: &[Vec<Condition>]) -> fmt::Result {
+    f.write_str(what)?;
+    lists.iter().try_for_each(|list| {
+        f.write_str(" (")?;
+        joined(f, list)?;
+        f.write_str(")")
+    })
+}
+
+fn joined(f: &mut fmt::Formatter<'_>, conditions: &[Condition]) -> fmt::Result {
+    for (i, condition) in conditions.iter().enumerate() {
+        let and = if i == 0 { "" } else { " and " };
+        write!(f, "{and}{}", condition.test)?;
+    }
+    Ok(())
 }
 
 fn one_of(
@@ -438,9 +655,11 @@ pub mod fuzzing {
         if let Ok(name) = ClaimName::parse(text) {
             assert_eq!(name.to_string(), text);
         }
-        if let Some(domain) = email_domain(text) {
+        if let Some(address) = Address::read(text) {
+            let domain = address.domain;
             assert_eq!(text.bytes().filter(|b| *b == b'@').count(), 1);
             assert!(EmailDomain::parse(domain).is_ok_and(|parsed| parsed.is(domain)));
+            assert!(EmailAddress::parse(text).is_ok_and(|parsed| parsed.is(address)));
         }
     }
 }

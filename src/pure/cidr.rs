@@ -99,6 +99,11 @@ impl Set {
             .find(|network| self.networks.binary_search(network).is_ok())
     }
 
+    /// Its networks, by address and then by length.
+    pub fn networks(&self) -> &[IpNetwork] {
+        &self.networks
+    }
+
     /// Whether the set has no network.
     pub fn is_empty(&self) -> bool {
         self.networks.is_empty()

@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::pure::certificate::Name;
+use crate::pure::validity::Malformed;
+
 /// Facts of one client connection, fixed when it is accepted.
 #[derive(Debug, Clone)]
 pub struct Connection {
@@ -29,6 +32,24 @@ pub struct Tls {
 pub struct ClientCertificate {
     /// SHA-256 of the DER form, in lower-case hexadecimal.
     pub fingerprint: String,
+    /// Whom it names, or that this can't be read.
+    pub names: Result<Vec<Name>, Malformed>,
+}
+
+impl ClientCertificate {
+    /// One with these names, for those who ask what would become of it.
+    pub fn with_names(names: Vec<Name>) -> Self {
+        let fingerprint = names.iter().find_map(|name| match name {
+            Name::Fingerprint(digits) => Some(digits.to_string()),
+            Name::Subject(_) | Name::Common(_) | Name::Dns(_) | Name::Email(_) | Name::Uri(_) => {
+                None
+            }
+        });
+        Self {
+            fingerprint: fingerprint.unwrap_or_default(),
+            names: Ok(names),
+        }
+    }
 }
 
 impl Connection {

@@ -35,10 +35,7 @@ pub fn parse(certificate: &[u8]) -> Result<Validity, Malformed> {
     };
     let (signed, _) = element(certificate, SEQUENCE)?;
     // Version 1 says nothing of its version.
-    let signed = match element(signed, VERSION) {
-        Ok((_, rest)) => rest,
-        Err(Malformed) => signed,
-    };
+    let (_, signed) = optional(signed, VERSION)?;
     let (_serial, rest) = element(signed, INTEGER)?;
     let (_algorithm, rest) = element(rest, SEQUENCE)?;
     let (_issuer, rest) = element(rest, SEQUENCE)?;
@@ -50,14 +47,15 @@ pub fn parse(certificate: &[u8]) -> Result<Validity, Malformed> {
     Ok(Validity { begins, ends })
 }
 
-const INTEGER: u8 = 0x02;
+pub(super) const BOOLEAN: u8 = 0x01;
+pub(super) const INTEGER: u8 = 0x02;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
-const VERSION: u8 = 0xa0;
+pub(super) const SEQUENCE: u8 = 0x30;
+pub(super) const VERSION: u8 = 0xa0;
 
 /// The content of the element of `tag` at the start, and what follows it (X.690 §8.1, §10.1).
-fn element(input: &[u8], tag: u8) -> Result<(&[u8], &[u8]), Malformed> {
+pub(super) fn element(input: &[u8], tag: u8) -> Result<(&[u8], &[u8]), Malformed> {
     let (&[first, length], rest) = input.split_first_chunk().ok_or(Malformed)?;
     if first != tag {
         return Err(Malformed);
@@ -82,6 +80,20 @@ fn element(input: &[u8], tag: u8) -> Result<(&[u8], &[u8]), Malformed> {
         _ => return Err(Malformed),
     };
     rest.split_at_checked(length).ok_or(Malformed)
+}
+
+/// Whether an element of `tag` is next.
+pub(super) fn is_at(input: &[u8], tag: u8) -> bool {
+    input.first() == Some(&tag)
+}
+
+/// The content of an element that can be left out, empty where it is, and what follows it.
+pub(super) fn optional(input: &[u8], tag: u8) -> Result<(&[u8], &[u8]), Malformed> {
+    if is_at(input, tag) {
+        element(input, tag)
+    } else {
+        Ok((&[], input))
+    }
 }
 
 /// `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ` (RFC 5280 §4.1.2.5.1, §4.1.2.5.2).

@@ -8,6 +8,7 @@ mod tls;
 mod frames;
 mod streams;
 
+mod access;
 mod advisories;
 mod backends;
 mod credentials;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use http::Method;
 
-use crate::record::{Record, STAGES};
+use crate::record::{Record, STAGES, WouldRefuse};
 
 use super::Format;
 
@@ -37,7 +37,7 @@ fn text(record: &Record, out: &mut String) {
         let _ = write!(why, " {}:{}", printable(Some(&decider.file)), decider.line);
     }
     push_time(record.time, out);
-    let _ = writeln!(
+    let _ = write!(
         out,
         " {:<15} {:<7} {place:<40} {:03} {:<12} {:<12} {why:<32} {:>9.1}ms {}",
         client.as_deref().unwrap_or("-"),
@@ -48,6 +48,12 @@ fn text(record: &Record, out: &mut String) {
         milliseconds(record.duration),
         record.request_id
     );
+    if let Some(WouldRefuse { reason, by }) = &record.would_refuse {
+        // Last and in one word, so that no column moves.
+        let file = printable(Some(&by.file));
+        let _ = write!(out, " would_refuse={reason}@{file}:{}", by.line);
+    }
+    out.push('\n');
 }
 
 /// What is not known is left out. Every request pays for its line, so that numbers and times are
@@ -78,7 +84,14 @@ fn json(record: &Record, out: &mut String) {
         text_of(r#"","rule":""#, Some(&decider.file), out);
         number(":", decider.line.into(), out);
     }
-    out.push('"');
+    if let Some(WouldRefuse { reason, by }) = &record.would_refuse {
+        word(r#"","would_refuse":{"reason":""#, Some(reason), out);
+        text_of(r#"","rule":""#, Some(&by.file), out);
+        number(":", by.line.into(), out);
+        out.push_str("\"}");
+    } else {
+        out.push('"');
+    }
     if let Some(status) = record.status {
         number(r#","status":"#, status.as_u16().into(), out);
     }
@@ -396,6 +409,34 @@ mod tests {
                 "\n"
             )
         );
+    }
+
+    #[test]
+    fn what_a_rule_would_have_refused_stands_in_its_own_field() {
+        for text in FORGERIES.into_iter().chain(["policies/wiki.toml"]) {
+            let mut record = hostile("a");
+            record.refused = None;
+            record.status = Some(StatusCode::OK);
+            record.would_refuse = Some(WouldRefuse {
+                reason: "access.denied",
+                by: Place {
+                    file: text.into(),
+                    line: 9,
+                },
+            });
+            let json = shown(Format::Json, &record);
+            is_one_printable_line(&json);
+            let line = parsed(&json);
+            assert_eq!(line["verdict"], "allow");
+            assert_eq!(line["status"], 200);
+            let rule = format!("{text}:9");
+            let expected = serde_json::json!({"reason": "access.denied", "rule": rule});
+            assert_eq!(line["would_refuse"], expected);
+            let text = shown(Format::Text, &record);
+            is_one_printable_line(&text);
+            let last = text.split_whitespace().last().unwrap();
+            assert!(last.starts_with("would_refuse=access.denied@"), "{text}");
+        }
     }
 
     #[test]

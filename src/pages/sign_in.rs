@@ -39,6 +39,8 @@ pub struct Offer<'a> {
     pub to: &'a str,
     /// How fresh the sign-in must be, in seconds.
     pub within: Option<u64>,
+    /// The authentication contexts of which it must be in one, with spaces between.
+    pub acr: Option<String>,
     /// Providers: their names in the configuration, and what people call them.
     pub providers: Vec<(&'a str, &'a str)>,
     /// Whether an e-mail address names a provider.
@@ -169,6 +171,9 @@ fn link(provider: &str, offer: &Offer<'_>) -> String {
     }
     if let Some(within) = offer.within {
         query.add("within", &within.to_string());
+    }
+    if let Some(acr) = &offer.acr {
+        query.add("acr", acr);
     }
     format!("{SIGN_IN}?{}", query.into_string())
 }

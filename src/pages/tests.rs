@@ -66,6 +66,7 @@ fn answers() -> Vec<(Answer, u16, Option<HeaderName>)> {
         challenges: vec!["Bearer realm=\"wiki\"".to_owned()],
         sign_in_page: false,
         within: None,
+        acr: None,
     };
     let ada = Some(Arc::from("ada"));
     vec![
@@ -156,6 +157,7 @@ fn pages(ctx: &Context<'_>) -> Vec<(String, Response<Bytes>)> {
         providers: vec![("corp", "Corp"), ("partners", "Partners & <friends>")],
         by_email: true,
         within: Some(900),
+        acr: Some("mfa hwk".to_owned()),
         ..offer("", Some(SignInError::UnknownDomain))
     };
     pages.push(("choice".to_owned(), sign_in::page(ctx, &choice)));
@@ -339,6 +341,7 @@ fn t14_nothing_of_a_request_is_markup() {
         let form = Offer {
             to: payload,
             within: None,
+            acr: Some(payload.to_owned()),
             providers: vec![(payload, payload)],
             by_email: true,
             form: Some(Form {
@@ -427,6 +430,7 @@ fn challenged(challenges: &[&str], sign_in_page: bool, asked: &Asked) -> Respons
         challenges: challenges.iter().map(|&line| line.to_owned()).collect(),
         sign_in_page,
         within: None,
+        acr: None,
     };
     refuse(Answer::Challenge(challenge), &context(asked))
 }

@@ -314,6 +314,7 @@ impl Visit<'_> {
         let offer = pages::sign_in::Offer {
             to: to.as_str(),
             within: wish.within.map(|within| within.as_secs()),
+            acr: (!wish.acr.is_empty()).then(|| wish.acr.join(" ")),
             providers: self.providers().collect(),
             by_email: self.chooses_by_email(),
             form: self.methods.has(LOCAL).then_some(form),

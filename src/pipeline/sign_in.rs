@@ -177,6 +177,7 @@ impl Rule {
             challenges: challenges.collect(),
             sign_in_page: self.has_page(),
             within: None,
+            acr: None,
         }
     }
 }

@@ -38,20 +38,29 @@ pub(super) struct Wish {
     email: Option<String>,
     /// How fresh the sign-in must be.
     pub(super) within: Option<Duration>,
+    /// The contexts of which it must be in one. Whoever writes the query can only ask for more: a
+    /// provider's own are asked for all the same.
+    pub(super) acr: Vec<String>,
 }
 
 impl Wish {
     /// What a query wishes; what can't be read in it is not wished.
     pub(super) fn of(query: &str) -> Self {
-        let [with, email, within] =
-            form::some(query.as_bytes(), ["with", "email", "within"], MOST_NAME)
-                .unwrap_or_default();
+        let names = ["with", "email", "within", "acr"];
+        let [with, email, within, acr] =
+            form::some(query.as_bytes(), names, MOST_NAME).unwrap_or_default();
         let text = |wish: Option<zeroize::Zeroizing<String>>| wish.map(|text| text.to_string());
         let seconds = within.and_then(|within| within.parse().ok());
         Self {
             with: text(with),
             email: text(email),
             within: seconds.map(Duration::from_secs),
+            acr: acr.map_or_else(Vec::new, |acr| {
+                acr.split(' ')
+                    .filter(|one| !one.is_empty())
+                    .map(str::to_owned)
+                    .collect()
+            }),
         }
     }
 }
@@ -121,7 +130,7 @@ impl Visit<'_> {
             redirect_uri: &redirect_uri,
             to,
             max_age: wish.within,
-            acr: &[],
+            acr: &wish.acr,
             login_hint: wish.email.as_deref(),
         };
         let mut response = match self.identity.begin(provider, asked, self.now).await {
@@ -154,7 +163,9 @@ impl Visit<'_> {
         };
         let live = self.identity.session(session, self.now).await;
         Ok(Some(match live {
-            Ok(Some(_)) if wish.within.is_some() => Trouble::LoopOfStaleSignIns,
+            Ok(Some(_)) if wish.within.is_some() || !wish.acr.is_empty() => {
+                Trouble::LoopOfStaleSignIns
+            }
             // Who is signed in and comes here by hand may sign in as somebody else.
             Ok(Some(_)) => return Ok(None),
             Ok(None) | Err(_) => Trouble::LoopOfEndedSessions,

@@ -131,6 +131,7 @@ async fn without_a_credential_nobody_passes_and_every_way_is_listed() {
         ],
         sign_in_page: true,
         within: None,
+        acr: None,
     };
     assert_eq!(
         refusal,

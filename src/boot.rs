@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use crate::cert::{self, Certificates};
 use crate::config::{self, Config, Files};
 use crate::identity::accounts::{self, Accounts};
+use crate::identity::machine_tokens::{self, MachineTokens};
 use crate::identity::provider::Provider;
 use crate::identity::{Identity, Shared};
 use crate::pipeline::Gate;
@@ -44,6 +45,8 @@ pub struct Loaded {
     pub config: Config,
     /// The local accounts.
     pub accounts: Accounts,
+    /// The gate's own tokens.
+    pub tokens: MachineTokens,
     /// Every other file that these name; a change of one is a change of the configuration.
     pub files: Vec<PathBuf>,
 }
@@ -96,6 +99,12 @@ fn load_into(directory: &Path, problems: &Problems) -> Option<Loaded> {
     } else {
         Accounts::default()
     };
+    let tokens_path = directory.join(&config.gateway.tokens);
+    let tokens = if tokens_path.exists() {
+        machine_tokens::load(&tokens_path, problems)?
+    } else {
+        MachineTokens::default()
+    };
     for expectation in &config.expectations {
         if let Some(broken) = expectation.broken_by(&config.routes, clock(), now()) {
             problems.add(Problem {
@@ -123,10 +132,11 @@ fn load_into(directory: &Path, problems: &Problems) -> Option<Loaded> {
             .flat_map(Provider::files)
             .map(|file| directory.join(file)),
     );
-    files.push(path);
+    files.extend([path, tokens_path]);
     Some(Loaded {
         config,
         accounts,
+        tokens,
         files,
     })
 }
@@ -185,9 +195,19 @@ pub fn gate(
     problems: &Problems,
 ) -> Option<Gate> {
     let Loaded {
-        config, accounts, ..
+        config,
+        accounts,
+        tokens,
+        ..
     } = loaded;
-    let identity = Identity::new(shared, accounts, &config.providers, directory, problems)?;
+    let identity = Identity::new(
+        shared,
+        accounts,
+        tokens,
+        &config.providers,
+        directory,
+        problems,
+    )?;
     Some(Gate {
         routes: config.routes,
         identity: Arc::new(identity),

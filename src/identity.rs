@@ -4,7 +4,7 @@
 //! ago, who failed how often. An [`Identity`] is what the configuration in force makes of it; a
 //! reload makes a new one, and what rests on accounts or methods that are gone ends with it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,7 @@ use crate::pure::callback;
 use crate::pure::csrf::{self, Forged};
 use crate::pure::identity::{User, is_name};
 use crate::pure::jwt::{self, BadToken, Proved, Token};
+use crate::pure::machine_token::{self, Id as TokenId};
 use crate::pure::return_to::ReturnTo;
 use crate::pure::seal;
 use crate::pure::session::{Id, Seconds};
@@ -35,6 +36,7 @@ pub mod verified;
 pub mod regulation;
 pub mod htpasswd;
 pub mod accounts;
+pub mod machine_tokens;
 pub mod kept;
 pub mod jwks;
 pub mod metadata;
@@ -43,6 +45,7 @@ pub mod oidc;
 pub mod provider;
 
 use accounts::{Accounts, LOCAL};
+use machine_tokens::{BadMachineToken, MachineTokens, Scope, TOKENS};
 use oidc::Oidc;
 use password::{Busy, MAX_PASSWORD_BYTES, Pool, Stored};
 use provider::{BASIC, KeySource, Provider, Takes, Trust};
@@ -64,6 +67,8 @@ pub struct Shared {
     keys: keys::Keys,
     issuers: Mutex<HashMap<String, Weak<jwks::Keys>>>,
     providers: Mutex<HashMap<[u8; 32], Weak<Oidc>>>,
+    /// What is open for each of the gate's own tokens waits here for its end.
+    standing: Mutex<HashMap<[u8; 32], Arc<Live>>>,
     system_client: OnceLock<Result<Client, tls::Error>>,
     generations: AtomicU64,
 }
@@ -83,6 +88,7 @@ impl Shared {
             keys: keys::Keys::generate()?,
             issuers: Mutex::default(),
             providers: Mutex::default(),
+            standing: Mutex::default(),
             system_client: OnceLock::new(),
             generations: AtomicU64::new(0),
         })
@@ -133,6 +139,22 @@ impl Shared {
         provider
     }
 
+    /// What stands for each of these tokens: what stood for it before, so that a reload loses sight of
+    /// nothing that is open.
+    fn stand(&self, tokens: &MachineTokens) -> BTreeMap<TokenId, Standing> {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let stand = |(id, token): (&TokenId, &machine_tokens::MachineToken)| {
+            let fingerprint = token.fingerprint(id);
+            let live = standing.entry(fingerprint).or_insert_with(|| {
+                let user = Arc::new(token.user(id));
+                Arc::new(self.sessions.standing(user, fingerprint, token.expires))
+            });
+            let live = Arc::clone(live);
+            (id.clone(), Standing { fingerprint, live })
+        };
+        tokens.iter().map(stand).collect()
+    }
+
     /// What asks issuers that the system's authorities vouch for; these are read once.
     fn system_client(&self) -> Result<Client, tls::Error> {
         let made = || tls::client_config(None, None).map(Client::new);
@@ -145,6 +167,14 @@ pub struct Identity {
     shared: Arc<Shared>,
     local: Passwords,
     methods: BTreeMap<Arc<str>, Method>,
+    machine_tokens: MachineTokens,
+    standing: BTreeMap<TokenId, Standing>,
+}
+
+/// What of a token of the gate's own outlives a request.
+struct Standing {
+    fingerprint: [u8; 32],
+    live: Arc<Live>,
 }
 
 impl std::fmt::Debug for Identity {
@@ -195,6 +225,8 @@ pub enum Failure {
     NoMethod,
     /// The provider does not vouch for them.
     Provider(oidc::Error),
+    /// The token is of the gate's own, and nobody's.
+    MachineToken(BadMachineToken),
 }
 
 impl Failure {
@@ -210,13 +242,18 @@ impl Failure {
             Self::Store => "sign_in.session_store",
             Self::NoMethod => "sign_in.no_method",
             Self::Provider(why) => why.reason(),
+            Self::MachineToken(why) => why.reason(),
         }
     }
 
     /// The refusal for those failures that no other credential would help; `None` for the rest.
     pub fn refusal(&self) -> Option<Refusal> {
         let answer = match self {
-            Self::WrongPassword | Self::BadToken(_) | Self::OtherIssuer | Self::Provider(_) => {
+            Self::WrongPassword
+            | Self::BadToken(_)
+            | Self::OtherIssuer
+            | Self::MachineToken(_)
+            | Self::Provider(_) => {
                 return None;
             }
             Self::Slowed(wait) => Answer::TooManyRequests(Limited {
@@ -253,6 +290,15 @@ impl From<SessionError> for Failure {
         error!(error = %why, "sessions can't be used");
         Self::Store
     }
+}
+
+/// A program that shows a token of the gate's own.
+#[derive(Debug)]
+pub struct Machine {
+    /// What is open for it ends with this.
+    pub live: Arc<Live>,
+    /// What its token is for; whoever lets it pass has to look.
+    pub scope: Arc<Scope>,
 }
 
 /// Somebody at the sign-in page.
@@ -300,11 +346,12 @@ pub struct Known {
 }
 
 impl Identity {
-    /// What the configuration makes of local `accounts` and `providers`, whose files are below
-    /// `base`; `None` after adding what can't be used.
+    /// What the configuration makes of local `accounts`, `machine_tokens` and `providers`, whose files
+    /// are below `base`; `None` after adding what can't be used.
     pub fn new(
         shared: &Arc<Shared>,
         accounts: Accounts,
+        machine_tokens: MachineTokens,
         providers: &[Provider],
         base: &Path,
         problems: &Problems,
@@ -326,6 +373,8 @@ impl Identity {
             shared: Arc::clone(shared),
             local,
             methods,
+            standing: shared.stand(&machine_tokens),
+            machine_tokens,
         })
     }
 
@@ -602,12 +651,13 @@ impl Identity {
         }
     }
 
-    /// Ends the sessions in memory whose account is gone or has another password by now, and with
-    /// them what is open for them. To be called after a reload; others end at their next request.
+    /// Ends the sessions in memory whose account is gone or has another password by now, and tokens of
+    /// the gate's own that are gone or changed, and with them what is open for them. To be called after a reload; others end at their next request.
     ///
     /// # Errors
     /// [`Failure::Store`] if the store may still have some; here they are over all the same.
     pub async fn end_orphans(&self, now: SystemTime) -> Result<usize, Failure> {
+        self.end_orphaned_tokens();
         let orphans = self
             .shared
             .sessions
@@ -616,6 +666,22 @@ impl Identity {
             self.shared.sessions.end(live, now).await?;
         }
         Ok(orphans.len())
+    }
+
+    fn end_orphaned_tokens(&self) {
+        let mut standing = self
+            .shared
+            .standing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known: HashSet<_> = self.standing.values().map(|one| one.fingerprint).collect();
+        standing.retain(|fingerprint, live| {
+            let stays = known.contains(fingerprint);
+            if !stays {
+                live.finish();
+            }
+            stays
+        });
     }
 
     /// Groups and address are read anew at each request, so that taking one away takes effect
@@ -787,6 +853,29 @@ impl Identity {
         }
     }
 
+    /// Which program shows a token of the gate's own to `methods`.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn by_machine_token(
+        &self,
+        methods: &[Arc<str>],
+        token: &str,
+        now: SystemTime,
+    ) -> Result<Machine, Failure> {
+        if !methods.iter().any(|method| **method == *TOKENS) {
+            return Err(Failure::OtherIssuer);
+        }
+        let found = self.machine_tokens.find(token, now);
+        let (id, token) = found.map_err(Failure::MachineToken)?;
+        // INVARIANT: each token has what stands for it.
+        let standing = self.standing.get(id).ok_or(Failure::NoMethod)?;
+        Ok(Machine {
+            live: Arc::clone(&standing.live),
+            scope: Arc::clone(&token.scope),
+        })
+    }
+
     /// Who a bearer token is to `methods`: those whose issuer it claims try it in turn.
     ///
     /// # Errors
@@ -797,8 +886,12 @@ impl Identity {
         token: &str,
         now: SystemTime,
     ) -> Result<Arc<User>, Failure> {
+        // The gate's own is nobody else's to see.
+        if machine_token::is_ours(token) {
+            return Err(Failure::OtherIssuer);
+        }
         let mut stated = Vec::with_capacity(methods.len());
-        for method in methods {
+        for method in methods.iter().filter(|method| ***method != *TOKENS) {
             let Some(Method::Tokens(tokens)) = self.methods.get(method) else {
                 return Err(Failure::NoMethod);
             };

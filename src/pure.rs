@@ -35,6 +35,7 @@ pub mod csrf;
 pub mod return_to;
 pub mod form;
 pub mod ticket;
+pub mod machine_token;
 pub mod callback;
 pub mod attempt;
 pub mod backend_url;

@@ -225,6 +225,11 @@ impl Live {
         }
     }
 
+    /// Ends what stands for no session of the store (see [`Sessions::standing`]).
+    pub fn finish(&self) {
+        self.end();
+    }
+
     fn dies(&self) -> Seconds {
         self.seen().plus(self.idle).min(self.expires())
     }
@@ -270,6 +275,34 @@ enum Entry {
 }
 
 impl Sessions {
+    /// What stands for a session where there is none in the store, for a credential that its holder shows
+    /// with each request: until `expires`, or until somebody ends it by [`Live::finish`].
+    pub fn standing(&self, user: Arc<User>, name: [u8; 32], expires: Seconds) -> Live {
+        let created = Seconds::of(user.signed_in_at);
+        let record = Record {
+            user,
+            created,
+            expires,
+            proof: [0; 16],
+            csrf: [0; 32],
+            client: IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+            user_agent: String::new(),
+            tokens: None,
+        };
+        Live {
+            hash: Hash(name),
+            id: None,
+            record: ArcSwap::from_pointee(record),
+            renewing: tokio::sync::Mutex::default(),
+            idle: Duration::MAX,
+            seen: AtomicU64::new(created.0),
+            written: AtomicU64::new(created.0),
+            ended: AtomicBool::new(false),
+            signal: Notify::new(),
+            clock: self.clock,
+        }
+    }
+
     /// The sessions in the file at `path`, made if there is none.
     ///
     /// # Errors

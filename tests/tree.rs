@@ -11,7 +11,10 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 const HOMES: &[(&str, &[&str])] = &[
     ("argon2", &["identity/password.rs"]),
     ("bcrypt", &["identity/password.rs"]),
-    ("clap", &["cli.rs", "cli/explain.rs", "cli/users.rs"]),
+    (
+        "clap",
+        &["cli.rs", "cli/explain.rs", "cli/tokens.rs", "cli/users.rs"],
+    ),
     ("cookie", &["pure/cookie.rs"]),
     ("governor", &["pipeline/rate.rs"]),
     ("hyper", &["edge/http2.rs"]),

@@ -16,6 +16,7 @@ use crate::pure::table::{Key, Table, nearest};
 use crate::pure::unit;
 
 use super::accounts::{self, LOCAL};
+use super::machine_tokens::TOKENS;
 use super::metadata::{Metadata, is_safe};
 use super::oidc::{Authentication, Settings};
 
@@ -316,7 +317,11 @@ pub fn named(name: &str, methods: &Methods) -> Result<(Arc<str>, Kind), String> 
 
 /// The methods that there are: the built-in ones and those of the configuration.
 pub fn kinds(providers: &[Provider]) -> Methods {
-    let built_in = [(LOCAL.into(), Kind::Session), (BASIC.into(), Kind::Basic)];
+    let built_in = [
+        (LOCAL.into(), Kind::Session),
+        (BASIC.into(), Kind::Basic),
+        (TOKENS.into(), Kind::Bearer),
+    ];
     let stated = providers.iter().map(|provider| {
         let kind = match provider.takes {
             Takes::Passwords { .. } => Kind::Basic,
@@ -361,7 +366,7 @@ impl Provider {
             table.problem("kind", format!("`{name}` can't name a method"), Some(hint));
             return None;
         }
-        if name == LOCAL || name == BASIC {
+        if name == LOCAL || name == BASIC || name == TOKENS {
             let hint = "it is built in, and needs no table".to_owned();
             table.problem("kind", format!("`{name}` is taken"), Some(hint));
             return None;

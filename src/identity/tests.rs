@@ -113,7 +113,14 @@ impl World {
         accounts: Accounts,
     ) -> Identity {
         let problems = Problems::default();
-        let identity = Identity::new(shared, accounts, providers, dir.path(), &problems);
+        let identity = Identity::new(
+            shared,
+            accounts,
+            MachineTokens::default(),
+            providers,
+            dir.path(),
+            &problems,
+        );
         identity.unwrap_or_else(|| panic!("{:?}", problems.into_sorted()))
     }
 
@@ -187,7 +194,8 @@ impl World {
 fn providers_are_read() {
     let providers = World::new().providers;
     let kinds = kinds(&providers);
-    assert_eq!(kinds.len(), 5);
+    assert_eq!(kinds.len(), 6);
+    assert_eq!(kinds["tokens"], Kind::Bearer);
     assert_eq!(kinds["local"], Kind::Session);
     assert_eq!(kinds["basic"], Kind::Basic);
     assert_eq!(kinds["legacy"], Kind::Basic);
@@ -284,7 +292,14 @@ fn a_provider_whose_file_is_missing_or_broken_is_a_problem_t12() {
             let problems = Problems::default();
             let accounts = Accounts::default();
             let base = world.dir.path();
-            let made = Identity::new(&world.shared, accounts, &world.providers, base, &problems);
+            let made = Identity::new(
+                &world.shared,
+                accounts,
+                MachineTokens::default(),
+                &world.providers,
+                base,
+                &problems,
+            );
             assert!(made.is_none() && problems.count() == 1, "{file}");
         };
         std::fs::write(&path, "nonsense").unwrap();
@@ -658,7 +673,7 @@ fn a_name_that_no_method_knows_costs_a_hash_of_any_of_them_t1() {
                 assert!(!known);
                 stored.unwrap().for_file().to_owned()
             })
-            .collect::<std::collections::HashSet<_>>()
+            .collect::<HashSet<_>>()
     };
     assert_eq!(hashes(&world).len(), 4, "bob, eve, old, and the other bob");
     world.reload(&[]);

@@ -413,6 +413,7 @@ impl Visit<'_> {
                     Failure::WrongPassword
                     | Failure::BadToken(_)
                     | Failure::OtherIssuer
+                    | Failure::MachineToken(_)
                     | Failure::NoKeys
                     | Failure::Provider(_)
                     | Failure::NoMethod => SignInError::WrongPassword,

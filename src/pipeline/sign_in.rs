@@ -11,6 +11,7 @@
 //! | .. its password or token is bad, or of an issuer that no method takes | 401 with the reason of `identity`, likewise |
 //! | .. who sends it has failed too often | 429 `sign_in.slowed` |
 //! | .. it can't be checked now | 503 |
+//! | .. it takes it, but it is a token of the gate's own for another application, path or method | 403 `sign_in.token_scope` |
 //! | .. it takes it, but a page of another host asks for a WebSocket | 403 `sign_in.websocket_origin` |
 //! | no method has a credential, and the rule is for everybody | nobody, which is for `access` to judge |
 //! | no method has a credential | 401 `sign_in.no_credential`, listing every method |
@@ -28,6 +29,7 @@ use std::time::SystemTime;
 
 use http::header::ORIGIN;
 
+use crate::identity::machine_tokens::{Scope, TOKENS};
 use crate::identity::provider::{Kind, Methods, named, some_of};
 use crate::identity::{Failure, Identity};
 use crate::pure::cookie::{self, BadCookies};
@@ -36,6 +38,7 @@ use crate::pure::field;
 use crate::pure::fields::Fields;
 use crate::pure::head::Head;
 use crate::pure::identity::User;
+use crate::pure::machine_token;
 use crate::pure::return_to::OWN_PAGES;
 use crate::pure::table::{Key, Table};
 use crate::pure::target::{Authority, Host};
@@ -52,7 +55,8 @@ pub const KEYS: &[Key] = &[
         kind: "list of methods",
         default: "[\"local\"]",
         doc: "How people and programs prove who they are, in this order: `local` (accounts, by a \
-              sign-in page), `basic` (accounts, by HTTP basic), or the name of a `[provider.NAME]`. Of \
+              sign-in page), `basic` (accounts, by HTTP basic), `tokens` (the gate's own, made by \
+              `portcullis tokens`, as bearer tokens), or the name of a `[provider.NAME]`. Of \
               several that have a page, people choose there; with one OpenID provider alone they go \
               straight to it.",
     },
@@ -69,6 +73,7 @@ pub const KEYS: &[Key] = &[
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     ways: Vec<Way>,
+    app: Arc<str>,
     realm: Arc<str>,
     websocket_from: Vec<Host>,
     /// Whether those who prove nothing are let through to `access` all the same: for public paths.
@@ -89,6 +94,7 @@ impl Rule {
     pub fn read(table: Option<&Table>, known: &Methods, app: &str) -> Self {
         let mut rule = Self {
             ways: Vec::new(),
+            app: app.into(),
             realm: realm(app),
             websocket_from: table
                 .and_then(|table| {
@@ -143,6 +149,20 @@ impl Rule {
             Way::Basic(_) | Way::Bearer(_) => None,
         });
         page.unwrap_or_default()
+    }
+
+    /// The methods that take bearer tokens.
+    pub fn bearer(&self) -> &[Arc<str>] {
+        let bearer = self.ways.iter().find_map(|way| match way {
+            Way::Bearer(names) => Some(&**names),
+            Way::Session(_) | Way::Basic(_) => None,
+        });
+        bearer.unwrap_or_default()
+    }
+
+    /// Whether the gate's own tokens are taken.
+    pub fn takes_tokens(&self) -> bool {
+        self.bearer().iter().any(|name| **name == *TOKENS)
     }
 
     /// Whether the page that asks for a WebSocket is of the host that is asked, or of one that may.
@@ -217,6 +237,11 @@ pub enum Refused {
     TooManyCookies,
     /// A page of another host asks for a WebSocket as the person who is signed in here.
     WebSocketOrigin,
+    /// The token is for something else.
+    TokenScope {
+        /// The token's name.
+        as_whom: Arc<str>,
+    },
     /// There is nothing that a method here takes.
     NoCredential(Challenge),
     /// There is a session cookie, but no session any more.
@@ -253,6 +278,10 @@ impl From<Refused> for Refusal {
                 Answer::Forbidden { as_whom: None },
                 "sign_in.websocket_origin",
             ),
+            Refused::TokenScope { as_whom } => {
+                let as_whom = Some(as_whom);
+                Self::new(Answer::Forbidden { as_whom }, "sign_in.token_scope")
+            }
             Refused::NoCredential(ways) => challenge(ways, "sign_in.no_credential"),
             Refused::SessionOver(ways) => challenge(ways, "sign_in.session_over"),
             Refused::MalformedBasic(ways) => bad(ways, "sign_in.malformed_basic"),
@@ -282,7 +311,8 @@ impl Subject {
         self.found.user.as_ref()
     }
 
-    /// The session that says so; what is open for it ends with it.
+    /// The session that says so, or what stands for a token of the gate's own; what is open for it ends
+    /// with it.
     pub const fn session(&self) -> Option<&Arc<Live>> {
         self.found.session.as_ref()
     }
@@ -298,6 +328,8 @@ impl Subject {
 struct Found {
     user: Option<Arc<User>>,
     session: Option<Arc<Live>>,
+    /// What it is for, where it is not for everything.
+    scope: Option<Arc<Scope>>,
     consumed: Consumed,
 }
 
@@ -345,6 +377,12 @@ pub async fn identify(
     seen.has_sign_in_page = rule.has_page();
     let found = find(rule, identity, client, &head.headers, now).await?;
     seen.user.clone_from(&found.user);
+    if let (Some(scope), Some(user)) = (&found.scope, &found.user)
+        && !scope.allows(&rule.app, &head.method, &head.target.path)
+    {
+        let as_whom = Arc::clone(&user.name);
+        return Err(Refused::TokenScope { as_whom });
+    }
     if head.upgrade.is_some() && found.user.is_some() && !rule.opens_websockets(head) {
         return Err(Refused::WebSocketOrigin);
     }
@@ -370,7 +408,10 @@ async fn find(
         Err(BadCookies::TooMany) => return Err(Refused::TooManyCookies),
     };
     let failed = |why: Failure| {
-        let bad_token = matches!(why, Failure::BadToken(_) | Failure::OtherIssuer);
+        let bad_token = matches!(
+            why,
+            Failure::BadToken(_) | Failure::OtherIssuer | Failure::MachineToken(_)
+        );
         Refused::Failed(why, rule.challenge(bad_token))
     };
     for way in &rule.ways {
@@ -384,6 +425,7 @@ async fn find(
                         return Ok(Found {
                             user,
                             session,
+                            scope: None,
                             consumed,
                         });
                     }
@@ -401,6 +443,17 @@ async fn find(
                 let Some(Credential::Bearer(token)) = bearer else {
                     return Err(Refused::MalformedBearer(rule.challenge(true)));
                 };
+                if machine_token::is_ours(token) {
+                    let machine = identity
+                        .by_machine_token(methods, token, now)
+                        .map_err(failed)?;
+                    return Ok(Found {
+                        user: Some(machine.live.user()),
+                        session: Some(machine.live),
+                        scope: Some(machine.scope),
+                        consumed,
+                    });
+                }
                 Box::pin(identity.by_token(methods, token, now)).await
             }
             (Way::Basic(_), Authorization::None | Authorization::Bearer(_))
@@ -410,6 +463,7 @@ async fn find(
         return Ok(Found {
             user,
             session: None,
+            scope: None,
             consumed,
         });
     }

@@ -20,4 +20,5 @@ mod operation;
 mod pass_through;
 mod response;
 mod sessions;
+mod tokens;
 mod tunnels;

@@ -277,6 +277,7 @@ impl Visit<'_> {
                     | Failure::Busy
                     | Failure::BadToken(_)
                     | Failure::OtherIssuer
+                    | Failure::MachineToken(_)
                     | Failure::NoKeys
                     | Failure::NoMethod => StatusCode::BAD_REQUEST,
                 }
@@ -340,6 +341,7 @@ impl Visit<'_> {
             | Failure::Busy
             | Failure::BadToken(_)
             | Failure::OtherIssuer
+            | Failure::MachineToken(_)
             | Failure::NoKeys => Trouble::Unproven,
         };
         Ok(pages::provider::page(&self.context(seen), trouble, to))

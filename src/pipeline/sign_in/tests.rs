@@ -109,7 +109,7 @@ fn a_rule_names_methods_that_exist() {
     );
     assert_eq!(
         problems("with = [\"kerberos\"]"),
-        ["`kerberos` can't be used: one of `basic`, `ci`, `legacy`, `local`, `other`"]
+        ["`kerberos` can't be used: one of `basic`, `ci`, `legacy`, `local`, `other`, `tokens`"]
     );
     assert_eq!(
         problems("with = []"),

@@ -894,7 +894,7 @@ fn naive(rule: &Rule, asked: &Asked<'_>, doubt: Option<bool>) -> bool {
             contexts
                 .accepted
                 .iter()
-                .any(|one| *acr == Value::from(&**one))
+                .any(|one| acr.as_str() == Some(&**one))
         })
     });
     !denied && wanted && all && fresh && strong

@@ -24,6 +24,7 @@ pub use crate::pure::form::fuzzing::form;
 pub use crate::pure::forwarded::fuzzing::forwarded;
 pub use crate::pure::http1::fuzzing::{chunked, http1_request_head, http1_response_head};
 pub use crate::pure::internal_url::fuzzing::internal_url;
+pub use crate::pure::introspection::fuzzing::introspection;
 pub use crate::pure::json::fuzzing::json;
 pub use crate::pure::jwk::fuzzing::jwks;
 pub use crate::pure::jwt::fuzzing::jwt;

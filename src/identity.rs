@@ -21,6 +21,7 @@ use crate::pure::attempt;
 use crate::pure::callback;
 use crate::pure::csrf::{self, Forged};
 use crate::pure::identity::{User, is_name};
+use crate::pure::introspection::BadAnswer;
 use crate::pure::jwt::{self, BadToken, Proved, Token};
 use crate::pure::machine_token::{self, Id as TokenId};
 use crate::pure::return_to::ReturnTo;
@@ -42,9 +43,11 @@ pub mod jwks;
 pub mod metadata;
 pub mod secrets;
 pub mod oidc;
+pub mod introspection;
 pub mod provider;
 
 use accounts::{Accounts, LOCAL};
+use introspection::Introspector;
 use machine_tokens::{BadMachineToken, MachineTokens, Scope, TOKENS};
 use oidc::Oidc;
 use password::{Busy, MAX_PASSWORD_BYTES, Pool, Stored};
@@ -62,11 +65,15 @@ pub struct Shared {
     sessions: Sessions,
     pool: Pool,
     verified: Verified,
+    introspected: Verified,
+    /// Apart, so that a flood of what is no token pushes out nobody's.
+    not_active: Verified<BadAnswer>,
     under_way: UnderWay,
     regulation: Regulation,
     keys: keys::Keys,
     issuers: Mutex<HashMap<String, Weak<jwks::Keys>>>,
     providers: Mutex<HashMap<[u8; 32], Weak<Oidc>>>,
+    introspectors: Mutex<HashMap<[u8; 32], Weak<Introspector>>>,
     /// What is open for each of the gate's own tokens waits here for its end.
     standing: Mutex<HashMap<[u8; 32], Arc<Live>>>,
     system_client: OnceLock<Result<Client, tls::Error>>,
@@ -83,11 +90,14 @@ impl Shared {
             sessions,
             pool: Pool::new(hashes_at_once),
             verified: Verified::default(),
+            introspected: Verified::default(),
+            not_active: Verified::default(),
             under_way: UnderWay::default(),
             regulation: Regulation::default(),
             keys: keys::Keys::generate()?,
             issuers: Mutex::default(),
             providers: Mutex::default(),
+            introspectors: Mutex::default(),
             standing: Mutex::default(),
             system_client: OnceLock::new(),
             generations: AtomicU64::new(0),
@@ -137,6 +147,30 @@ impl Shared {
         let provider = Arc::new(Oidc::new(settings, client, secret));
         providers.insert(known_by, Arc::downgrade(&provider));
         provider
+    }
+
+    /// The introspector of these settings: the one that is in use already, or a new one, so that a reload
+    /// lets no more questions be asked at once.
+    fn introspector(
+        &self,
+        settings: introspection::Settings,
+        trust: &Trust,
+        client: Client,
+        secret: Zeroizing<String>,
+    ) -> Arc<Introspector> {
+        let text = Zeroizing::new(format!("{settings:?}{trust:?}{secret:?}"));
+        let known_by = seal::hash(text.as_bytes());
+        let mut introspectors = self
+            .introspectors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        introspectors.retain(|_, one| one.strong_count() > 0);
+        if let Some(one) = introspectors.get(&known_by).and_then(Weak::upgrade) {
+            return one;
+        }
+        let one = Arc::new(Introspector::new(settings, known_by, client, secret));
+        introspectors.insert(known_by, Arc::downgrade(&one));
+        one
     }
 
     /// What stands for each of these tokens: what stood for it before, so that a reload loses sight of
@@ -189,6 +223,7 @@ enum Method {
     Passwords(Passwords),
     Tokens(Tokens),
     People(Arc<Oidc>),
+    Introspection(Arc<Introspector>),
 }
 
 struct Passwords {
@@ -227,6 +262,8 @@ pub enum Failure {
     Provider(oidc::Error),
     /// The token is of the gate's own, and nobody's.
     MachineToken(BadMachineToken),
+    /// Its issuer does not stand by the token, or can't say.
+    Introspection(introspection::Error),
 }
 
 impl Failure {
@@ -243,6 +280,7 @@ impl Failure {
             Self::NoMethod => "sign_in.no_method",
             Self::Provider(why) => why.reason(),
             Self::MachineToken(why) => why.reason(),
+            Self::Introspection(why) => why.reason(),
         }
     }
 
@@ -253,6 +291,7 @@ impl Failure {
             | Self::BadToken(_)
             | Self::OtherIssuer
             | Self::MachineToken(_)
+            | Self::Introspection(introspection::Error::Refused(_))
             | Self::Provider(_) => {
                 return None;
             }
@@ -261,7 +300,13 @@ impl Failure {
                 quota: 5,
                 window: regulation::LONGEST_WAIT,
             }),
-            Self::Busy | Self::NoKeys | Self::Store | Self::NoMethod => Answer::Unavailable,
+            Self::Busy
+            | Self::NoKeys
+            | Self::Store
+            | Self::NoMethod
+            | Self::Introspection(introspection::Error::Away | introspection::Error::Busy) => {
+                Answer::Unavailable
+            }
         };
         Some(Refusal::new(answer, self.reason()))
     }
@@ -388,7 +433,7 @@ impl Identity {
     pub fn unattended_keys(&self) -> Vec<(Arc<jwks::Keys>, Client)> {
         let tokens = self.methods.values().filter_map(|method| match method {
             Method::Tokens(tokens) => Some(tokens),
-            Method::Passwords(_) | Method::People(_) => None,
+            Method::Passwords(_) | Method::People(_) | Method::Introspection(_) => None,
         });
         tokens
             .filter(|tokens| tokens.keys.needs_attendance())
@@ -401,7 +446,7 @@ impl Identity {
     pub fn unattended_providers(&self) -> Vec<Arc<Oidc>> {
         let providers = self.methods.values().filter_map(|method| match method {
             Method::People(provider) => Some(provider),
-            Method::Passwords(_) | Method::Tokens(_) => None,
+            Method::Passwords(_) | Method::Tokens(_) | Method::Introspection(_) => None,
         });
         providers
             .filter(|provider| provider.needs_attendance())
@@ -413,7 +458,9 @@ impl Identity {
     pub fn provider(&self, name: &str) -> Option<&Arc<Oidc>> {
         match self.methods.get(name) {
             Some(Method::People(provider)) => Some(provider),
-            Some(Method::Passwords(_) | Method::Tokens(_)) | None => None,
+            Some(Method::Passwords(_) | Method::Tokens(_) | Method::Introspection(_)) | None => {
+                None
+            }
         }
     }
 
@@ -849,7 +896,9 @@ impl Identity {
         }
         match self.methods.get(method) {
             Some(Method::Passwords(passwords)) => Ok(passwords),
-            Some(Method::Tokens(_) | Method::People(_)) | None => Err(Failure::NoMethod),
+            Some(Method::Tokens(_) | Method::People(_) | Method::Introspection(_)) | None => {
+                Err(Failure::NoMethod)
+            }
         }
     }
 
@@ -876,7 +925,8 @@ impl Identity {
         })
     }
 
-    /// Who a bearer token is to `methods`: those whose issuer it claims try it in turn.
+    /// Who a bearer token is to `methods`: those whose issuer it claims try it in turn. One that claims
+    /// none of theirs is shown to the issuers that are asked about tokens.
     ///
     /// # Errors
     /// Why it is nobody.
@@ -890,29 +940,108 @@ impl Identity {
         if machine_token::is_ours(token) {
             return Err(Failure::OtherIssuer);
         }
-        let mut stated = Vec::with_capacity(methods.len());
+        let (mut stated, mut asked) = (Vec::with_capacity(methods.len()), Vec::new());
         for method in methods.iter().filter(|method| ***method != *TOKENS) {
-            let Some(Method::Tokens(tokens)) = self.methods.get(method) else {
-                return Err(Failure::NoMethod);
-            };
-            if let Some(user) = self.remembered(tokens, token, now) {
-                return Ok(user);
+            match self.methods.get(method) {
+                Some(Method::Tokens(tokens)) => {
+                    if let Some(user) = self.remembered(tokens, token, now) {
+                        return Ok(user);
+                    }
+                    stated.push(tokens);
+                }
+                Some(Method::Introspection(introspector)) => asked.push(introspector),
+                Some(Method::Passwords(_) | Method::People(_)) | None => {
+                    return Err(Failure::NoMethod);
+                }
             }
-            stated.push(tokens);
         }
-        let read = Token::parse(token).map_err(Failure::BadToken)?;
-        let claimed = read.claimed_issuer();
+        let read = Token::parse(token);
+        let claimed = read.as_ref().ok().and_then(Token::claimed_issuer);
+        stated.retain(|tokens| claimed == Some(&tokens.rule.issuer));
+        asked.retain(|one| {
+            // To whom it can't belong is not shown it.
+            let issuer = one.settings.rule.issuer.as_deref();
+            claimed.is_none() || issuer.is_none() || claimed == issuer
+        });
+        let read = match read {
+            Ok(read) => Some(read),
+            Err(why @ BadToken::TooLong) => return Err(Failure::BadToken(why)),
+            Err(why) if asked.is_empty() => return Err(Failure::BadToken(why)),
+            Err(_) => None,
+        };
         let mut failure = Failure::OtherIssuer;
-        for tokens in stated {
-            if claimed != Some(&tokens.rule.issuer) {
-                continue;
+        if let Some(read) = read.filter(|_| !stated.is_empty()) {
+            for tokens in stated {
+                match self.check_token(tokens, token, &read, now).await {
+                    Ok(user) => return Ok(user),
+                    Err(why) => failure = why,
+                }
             }
-            match self.check_token(tokens, token, &read, now).await {
+            return Err(failure);
+        }
+        for introspector in asked {
+            match self.introspect(introspector, token, now).await {
                 Ok(user) => return Ok(user),
-                Err(why) => failure = why,
+                // That one does not know it says nothing where another can't be asked.
+                Err(_) if failure.refusal().is_some() => {}
+                Err(why) => failure = Failure::Introspection(why),
             }
         }
         Err(failure)
+    }
+
+    /// Who a token is to its issuer; asked by one of all who show it at this moment.
+    async fn introspect(
+        &self,
+        introspector: &Introspector,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<Arc<User>, introspection::Error> {
+        let Shared {
+            keys,
+            introspected,
+            not_active,
+            under_way,
+            ..
+        } = &*self.shared;
+        let key = keys.credentials().tag(&[
+            b"introspection",
+            &introspector.fingerprint,
+            token.as_bytes(),
+        ]);
+        let lead = loop {
+            if let Some(user) = introspected.get(&key, now) {
+                return Ok(user);
+            }
+            if let Some(why) = not_active.get(&key, now) {
+                return Err(introspection::Error::Refused(why));
+            }
+            match under_way.enter(key) {
+                Turn::Lead(lead) => break lead,
+                Turn::Follow(waiting) => {
+                    if verified::told(waiting).await == Some(false) {
+                        return Err(introspection::Error::Away);
+                    }
+                }
+            }
+        };
+        let answer = introspector.ask(token, now).await;
+        let known = match &answer {
+            Ok(active) => {
+                let until = Seconds::of(now).plus(introspection::KEPT);
+                let until = active.expires.map_or(until, |end| end.min(until));
+                introspected.put(key, Arc::clone(&active.user), until, now);
+                true
+            }
+            Err(introspection::Error::Refused(why)) => {
+                let until = Seconds::of(now).plus(introspection::KEPT_REFUSED);
+                not_active.put(key, *why, until, now);
+                true
+            }
+            Err(introspection::Error::Away | introspection::Error::Busy) => false,
+        };
+        lead.tell(known);
+        answer.map(|active| active.user)
     }
 
     fn remembered(&self, tokens: &Tokens, token: &str, now: SystemTime) -> Option<Arc<User>> {
@@ -1069,6 +1198,20 @@ impl Method {
                 let settings = oidc::Settings::clone(settings);
                 Some(Self::People(
                     shared.provider(settings, trust, client, secret),
+                ))
+            }
+            Takes::Introspected {
+                settings,
+                secret,
+                trust,
+            } => {
+                let client = client(shared, trust, &[&settings.url], base, provider, problems)?;
+                let secret = secrets::load(secret, base)
+                    .map_err(|why| about(provider, &why, problems))
+                    .ok()?;
+                let settings = introspection::Settings::clone(settings);
+                Some(Self::Introspection(
+                    shared.introspector(settings, trust, client, secret),
                 ))
             }
             Takes::Tokens { rule, keys, trust } => {

@@ -30,6 +30,7 @@ pub mod json;
 pub mod session;
 pub mod jwk;
 pub mod jwt;
+pub mod introspection;
 pub mod id_token;
 pub mod csrf;
 pub mod return_to;

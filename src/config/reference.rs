@@ -156,6 +156,13 @@ audience = ["api.example.com"]
 jwks_url = "https://issuer.example.com/.well-known/jwks.json"
 groups_claim = "groups"
 
+[provider.opaque]
+kind = "introspection"
+introspection_url = "https://issuer.example.com/introspect"
+client_id = "gate"
+client_secret = { file = "/etc/portcullis/opaque.secret" }
+audience = ["api.example.com"]
+
 [provider.legacy]
 kind = "basic"
 file = "state/htpasswd"

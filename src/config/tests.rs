@@ -315,7 +315,7 @@ fn a_method_that_can_not_be_used_is_no_problem_of_the_policies_that_name_it() {
     let policy = "host = \"a.test\"\nbackends = [\"whoami\"]\n[sign_in]\nwith = [\"ci\"]\n";
     assert_eq!(
         heads(&gateway, &[("a", policy)], &[]),
-        ["portcullis.toml:5:8: `oauth` can't be used: `oidc`, `jwt` or `basic`"]
+        ["portcullis.toml:5:8: `oauth` can't be used: `oidc`, `jwt`, `introspection` or `basic`"]
     );
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use openidconnect::{AuthUrl, TokenUrl};
 
+use crate::pure::introspection::Rule as AnswerRule;
 use crate::pure::jwk::Algorithm;
 use crate::pure::jwt::{self, Type};
 use crate::pure::secret::{self, SecretSource};
@@ -16,6 +17,7 @@ use crate::pure::table::{Key, Table, nearest};
 use crate::pure::unit;
 
 use super::accounts::{self, LOCAL};
+use super::introspection;
 use super::machine_tokens::TOKENS;
 use super::metadata::{Metadata, is_safe};
 use super::oidc::{Authentication, Settings};
@@ -27,15 +29,15 @@ pub const BASIC: &str = "basic";
 pub const KEYS: &[Key] = &[
     key(
         "kind",
-        "`oidc`, `jwt` or `basic`",
+        "`oidc`, `jwt`, `introspection` or `basic`",
         "none: required",
-        "What the method takes: people, by an OpenID provider's sign-in page; bearer tokens of an issuer; or names and passwords by HTTP basic.",
+        "What the method takes: people, by an OpenID provider's sign-in page; bearer tokens that an issuer has signed; bearer tokens that only their issuer can read, which is asked about each (RFC 7662); or names and passwords by HTTP basic.",
     ),
     key(
         "issuer",
         "string",
         "none: required for `oidc` and `jwt`",
-        "`iss` of its tokens, exactly. Below it an OpenID provider states everything else (`/.well-known/openid-configuration`).",
+        "`iss` of its tokens, exactly; where it is stated for `introspection`, answers must name it. Below it an OpenID provider states everything else (`/.well-known/openid-configuration`).",
     ),
     key(
         "preset",
@@ -52,8 +54,20 @@ pub const KEYS: &[Key] = &[
     key(
         "client_id",
         "string",
-        "none: required for `oidc`",
+        "none: required for `oidc` and `introspection`",
         "The gate's name at the provider.",
+    ),
+    key(
+        "introspection_url",
+        "https URL",
+        "none: required for `introspection`",
+        "Where the issuer is asked about a token. That one is active is remembered for a minute, and never beyond its end; that one is not, for ten seconds. Sixteen questions are asked at once, and sixty-four wait. While the issuer is away, nobody is let in by tokens that are not remembered (503).",
+    ),
+    key(
+        "clients",
+        "list of strings",
+        "any",
+        "`client_id` of the issuer's answer must be one of these: for issuers that answer without `aud`, in place of `audience`, or beside it.",
     ),
     key(
         "client_secret",
@@ -65,7 +79,7 @@ pub const KEYS: &[Key] = &[
         "client_auth",
         "`client_secret_basic`, `client_secret_post`, `tls` or `none`",
         "a secret, as the provider takes it",
-        "How the gate proves to the provider who it is: `tls` by `certificate`, `none` not at all, which leaves a code to PKCE alone.",
+        "How the gate proves to the provider who it is (for `introspection`, by a secret alone): `tls` by `certificate`, `none` not at all, which leaves a code to PKCE alone.",
     ),
     key(
         "scopes",
@@ -155,8 +169,8 @@ pub const KEYS: &[Key] = &[
     key(
         "audience",
         "list of strings",
-        "none: required for `jwt`",
-        "`aud` must name one of these: tokens made for somebody else are refused.",
+        "none: required for `jwt`, and for `introspection` without `clients`",
+        "`aud` must name one of these: tokens made for somebody else, or for nobody in particular, are refused.",
     ),
     key(
         "jwks_url",
@@ -185,7 +199,7 @@ pub const KEYS: &[Key] = &[
     key(
         "name_claim",
         "string",
-        "sub",
+        "sub; for `introspection`, `username` where there is no `sub`",
         "The claim that becomes the user's name. Take one that users can't choose.",
     ),
     key(
@@ -257,6 +271,15 @@ pub enum Takes {
         /// How their issuer is reached.
         trust: Trust,
     },
+    /// Bearer tokens that their issuer is asked about.
+    Introspected {
+        /// How it is asked, and what it must answer.
+        settings: Box<introspection::Settings>,
+        /// Where the client's secret is kept.
+        secret: SecretSource,
+        /// How it is reached.
+        trust: Trust,
+    },
     /// People, by an OpenID provider.
     People {
         /// What it is asked and how it answers.
@@ -325,7 +348,7 @@ pub fn kinds(providers: &[Provider]) -> Methods {
     let stated = providers.iter().map(|provider| {
         let kind = match provider.takes {
             Takes::Passwords { .. } => Kind::Basic,
-            Takes::Tokens { .. } => Kind::Bearer,
+            Takes::Tokens { .. } | Takes::Introspected { .. } => Kind::Bearer,
             Takes::People { .. } => Kind::Session,
         };
         (Arc::clone(&provider.name), kind)
@@ -341,6 +364,10 @@ impl Provider {
             Takes::Tokens { keys, trust, .. } => match keys {
                 KeySource::File(file) => (Some(file), trust),
                 KeySource::Url(_) => (None, trust),
+            },
+            Takes::Introspected { secret, trust, .. } => match secret {
+                SecretSource::File(file) => (Some(file), trust),
+                SecretSource::Env(_) | SecretSource::Credential(_) => (None, trust),
             },
             Takes::People { secret, trust, .. } => match secret {
                 Some(SecretSource::File(file)) => (Some(file), trust),
@@ -372,32 +399,42 @@ impl Provider {
             return None;
         }
         let kind = table.value("kind", |text| match text {
-            "jwt" => Ok(Kind::Bearer),
-            "basic" => Ok(Kind::Basic),
-            "oidc" => Ok(Kind::Session),
-            _ => Err("`oidc`, `jwt` or `basic`".to_owned()),
+            "oidc" | "jwt" | "introspection" | "basic" => Ok(text.to_owned()),
+            _ => Err("`oidc`, `jwt`, `introspection` or `basic`".to_owned()),
         });
         let name = Arc::from(name);
-        let takes = match kind {
-            Some(Kind::Bearer) => {
+        let takes = match kind.as_deref() {
+            Some("jwt") => {
                 foreign(table, &["file", "groups"], "basic");
+                foreign(table, CLIENT_KEYS, "oidc");
                 foreign(table, PEOPLE_KEYS, "oidc");
+                foreign(table, INTROSPECTION_KEYS, "introspection");
                 tokens(&name, table)?
             }
-            Some(Kind::Basic) => {
-                foreign(table, TOKEN_KEYS, "jwt");
+            Some("introspection") => {
+                foreign(table, &["file", "groups"], "basic");
                 foreign(table, PEOPLE_KEYS, "oidc");
+                foreign(table, SIGNED_KEYS, "jwt");
+                introspected(&name, table)?
+            }
+            Some("basic") => {
+                foreign(table, TOKEN_KEYS, "jwt");
+                foreign(table, SIGNED_KEYS, "jwt");
+                foreign(table, CLIENT_KEYS, "oidc");
+                foreign(table, PEOPLE_KEYS, "oidc");
+                foreign(table, INTROSPECTION_KEYS, "introspection");
                 foreign(table, TRUST_KEYS, "oidc");
                 passwords(table)?
             }
-            Some(Kind::Session) => {
+            Some(_) => {
                 foreign(table, &["file", "groups"], "basic");
                 foreign(table, &["audience", "jwks_file"], "jwt");
+                foreign(table, INTROSPECTION_KEYS, "introspection");
                 people(&name, table)?
             }
             None => {
                 if !table.has("kind") {
-                    table.missing("kind", "`oidc`, `jwt` or `basic`");
+                    table.missing("kind", "`oidc`, `jwt`, `introspection` or `basic`");
                 }
                 return None;
             }
@@ -409,21 +446,20 @@ impl Provider {
 const TOKEN_KEYS: &[&str] = &[
     "issuer",
     "audience",
-    "jwks_url",
-    "jwks_file",
-    "algorithms",
-    "type",
     "name_claim",
     "groups_claim",
     "trust_unverified_email",
 ];
 
+const SIGNED_KEYS: &[&str] = &["jwks_url", "jwks_file", "algorithms", "type"];
+
+const INTROSPECTION_KEYS: &[&str] = &["introspection_url", "clients"];
+
+const CLIENT_KEYS: &[&str] = &["client_id", "client_secret", "client_auth"];
+
 const PEOPLE_KEYS: &[&str] = &[
     "preset",
     "title",
-    "client_id",
-    "client_secret",
-    "client_auth",
     "scopes",
     "email_domains",
     "prompt",
@@ -503,6 +539,73 @@ fn tokens(provider: &Arc<str>, table: &Table) -> Option<Takes> {
         rule: Arc::new(rule),
         keys: keys?,
         trust: trust(table)?,
+    })
+}
+
+fn introspected(provider: &Arc<str>, table: &Table) -> Option<Takes> {
+    let before = table.problems().count();
+    for (key, what) in [
+        (
+            "introspection_url",
+            "where the issuer is asked about a token",
+        ),
+        ("client_id", "the gate's name at the issuer"),
+        ("client_secret", "where the client's secret is kept"),
+    ] {
+        if !table.has(key) {
+            table.missing(key, what);
+        }
+    }
+    if !table.has("audience") && !table.has("clients") {
+        let what =
+            "who the tokens are for, as in `aud`; or `clients`, where the issuer gives no `aud`";
+        table.missing("audience", what);
+    }
+    let url = table.value("introspection_url", safe_url);
+    let client_id = table.value("client_id", |text| not_empty(text, "a client id"));
+    let secret = SecretSource::read(table, "client_secret");
+    let by_form = table.value("client_auth", |text| match text {
+        "client_secret_basic" => Ok(false),
+        "client_secret_post" => Ok(true),
+        _ => Err("`client_secret_basic` or `client_secret_post`".to_owned()),
+    });
+    let names = |key, what: &'static str| {
+        some_of(table, key, "an empty list would take no token", |text| {
+            not_empty(text, what)
+        })
+    };
+    let text = |key, what: &'static str| table.value(key, |text| not_empty(text, what));
+    let rule = AnswerRule {
+        provider: Arc::clone(provider),
+        issuer: text("issuer", "the issuer's URL"),
+        audience: names("audience", "an audience").unwrap_or_default(),
+        clients: names("clients", "a client id").unwrap_or_default(),
+        name_claim: text("name_claim", "a claim's name"),
+        groups_claim: text("groups_claim", "a claim's name"),
+        trust_unverified_email: table.boolean("trust_unverified_email").unwrap_or(false),
+    };
+    let trust = trust(table);
+    // What can't be read must not come to be what is not asked.
+    if table.problems().count() > before {
+        return None;
+    }
+    let settings = introspection::Settings {
+        url: url?,
+        client_id: client_id?,
+        by_form: by_form.unwrap_or(false),
+        rule: Arc::new(rule),
+    };
+    Some(Takes::Introspected {
+        settings: Box::new(settings),
+        secret: secret?,
+        trust: trust?,
+    })
+}
+
+fn safe_url(text: &str) -> Result<String, String> {
+    is_safe(text).then(|| text.to_owned()).ok_or_else(|| {
+        "an `https://` URL, or an `http://` one of this machine (127.0.0.1, [::1], localhost)"
+            .to_owned()
     })
 }
 
@@ -726,14 +829,7 @@ const LEAST_REFRESH: Duration = Duration::from_secs(2);
 /// The endpoints that the configuration states in the provider's place, if it does; nothing after
 /// adding what is wrong with them.
 fn endpoints(table: &Table, issuer: Option<&str>) -> Option<Option<Metadata>> {
-    let url = |key| {
-        table.value(key, |text| {
-            is_safe(text).then(|| text.to_owned()).ok_or_else(|| {
-                "an `https://` URL, or an `http://` one of this machine (127.0.0.1, [::1], localhost)"
-                    .to_owned()
-            })
-        })
-    };
+    let url = |key| table.value(key, safe_url);
     const REQUIRED: [&str; 3] = ["authorization_url", "token_url", "jwks_url"];
     const OTHERS: [&str; 2] = ["userinfo_url", "end_session_url"];
     if !REQUIRED.iter().chain(&OTHERS).any(|key| table.has(key)) {
@@ -779,12 +875,7 @@ fn trust(table: &Table) -> Option<Trust> {
 }
 
 fn key_source(table: &Table) -> Option<KeySource> {
-    let url = table.value("jwks_url", |text| {
-        is_safe(text).then(|| text.to_owned()).ok_or_else(|| {
-            "an `https://` URL, or an `http://` one of this machine (127.0.0.1, [::1], localhost)"
-                .to_owned()
-        })
-    });
+    let url = table.value("jwks_url", safe_url);
     let file = table.string("jwks_file");
     match (table.has("jwks_url"), table.has("jwks_file")) {
         (true, true) => {

@@ -203,6 +203,36 @@ fn providers_are_read() {
 }
 
 #[test]
+fn an_issuer_that_is_asked_says_for_whom_its_tokens_are() {
+    let said = |more: &str| read(&format!("[provider.x]\nkind = 'introspection'\n{more}"));
+    let client =
+        "introspection_url = 'https://i/'\nclient_id = 'a'\nclient_secret = { file = 's' }\n";
+    for more in [
+        "audience = 'a'",
+        "clients = 'c'",
+        "audience = ['a', 'b']\nclients = ['c']\nissuer = 'i'\nclient_auth = 'client_secret_post'",
+    ] {
+        assert!(said(&format!("{client}{more}")).is_ok(), "{more}");
+    }
+    assert_eq!(said("").unwrap_err().len(), 4);
+    for more in [
+        "",
+        "audience = []",
+        "audience = 'a'\nclients = []",
+        "audience = 'a'\nissuer = ''",
+        "audience = 'a'\nscopes = ['b']",
+        "audience = 'a'\njwks_file = 'b'",
+        "audience = 'a'\nclient_auth = 'none'",
+        "audience = 'a'\nintrospection_urls = 'b'",
+    ] {
+        let problems = said(&format!("{client}{more}")).unwrap_err();
+        assert_eq!(problems.len(), 1, "{more}: {problems:?}");
+    }
+    let clear = client.replace("https", "http");
+    assert!(said(&format!("{clear}audience = 'a'")).is_err());
+}
+
+#[test]
 fn a_provider_that_would_take_too_much_or_nothing_is_a_problem() {
     let good = "issuer = 'i'\naudience = 'a'\njwks_file = 'f'\n";
     let jwt = |more: &str| read(&format!("[provider.x]\nkind = 'jwt'\n{more}")).unwrap_err();

@@ -414,6 +414,7 @@ impl Visit<'_> {
                     | Failure::BadToken(_)
                     | Failure::OtherIssuer
                     | Failure::MachineToken(_)
+                    | Failure::Introspection(_)
                     | Failure::NoKeys
                     | Failure::Provider(_)
                     | Failure::NoMethod => SignInError::WrongPassword,

@@ -19,7 +19,7 @@
 //! | `Authorization` has a scheme of no method here | it is the application's own, and no credential |
 //!
 //! Of several basic methods the first that knows the name is asked; a token is tried by the methods
-//! of exactly the issuer that it claims. Trusts no identity field of a client, and makes nothing of a
+//! of exactly the issuer that it claims, and one that claims none of theirs is introspected. Trusts no identity field of a client, and makes nothing of a
 //! cookie that is malformed (SECURITY.md S4). A credential of a scheme that a method takes never goes
 //! on to the backend, whichever method decided.
 
@@ -410,7 +410,10 @@ async fn find(
     let failed = |why: Failure| {
         let bad_token = matches!(
             why,
-            Failure::BadToken(_) | Failure::OtherIssuer | Failure::MachineToken(_)
+            Failure::BadToken(_)
+                | Failure::OtherIssuer
+                | Failure::MachineToken(_)
+                | Failure::Introspection(_)
         );
         Refused::Failed(why, rule.challenge(bad_token))
     };

@@ -1,8 +1,14 @@
-//! Tokens for programs: the gate's own.
+//! Tokens for programs: the gate's own, and those that their issuer is asked about.
 
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use base64::Engine as _;
+use serde_json::json;
 
 use crate::support::{
     Answer, Backend, Client, Gate, Setup, ask, get, policy, portcullis, raw_backend, read_request,
@@ -113,7 +119,7 @@ fn a_token_that_is_not_whole_not_known_or_over_is_401_and_reaches_nothing() {
     let is_taken = || bearer(gate.address(), "GET /", &whole).status == 200;
     crate::support::wait_until("the token is taken up", is_taken);
     let answered = backend.requests();
-    std::thread::sleep(std::time::Duration::from_millis(1100));
+    std::thread::sleep(Duration::from_millis(1100));
     for (token, reason) in [
         (&*gone, "sign_in.token_unknown"),
         (&*brief, "sign_in.token_expired"),
@@ -248,4 +254,278 @@ fn a_token_of_the_gates_own_is_nothing_where_the_policy_does_not_take_it() {
     gate.wait_for_line("reloaded", seen);
     assert_eq!(bearer(gate.address(), "GET /", &token).status, 401);
     assert_eq!(get(gate.address(), "/", "").status, 401);
+}
+
+/// An issuer that is asked about tokens, and does with each what its name says.
+struct Issuer {
+    url: String,
+    /// The questions, each its credential and its form.
+    asked: Arc<Mutex<Vec<String>>>,
+    at_once: Arc<AtomicUsize>,
+    most_at_once: Arc<AtomicUsize>,
+}
+
+impl Issuer {
+    fn new(audience: &'static str) -> Self {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (at_once, most_at_once) =
+            (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (all, now, most) = (asked.clone(), at_once.clone(), most_at_once.clone());
+        let url = raw_backend(move |mut stream| {
+            let Some(request) = read_request(&mut stream) else {
+                return;
+            };
+            let form = request.split("\r\n\r\n").nth(1).expect("a form");
+            let token = form.strip_prefix("token=").expect("the token first");
+            let token = token.split('&').next().unwrap_or_default().to_owned();
+            all.lock().expect("the questions").push(request);
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            answer(&mut stream, &token, audience);
+            now.fetch_sub(1, Ordering::SeqCst);
+        });
+        Self {
+            url: format!("{url}/introspect"),
+            asked,
+            at_once,
+            most_at_once,
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.lock().expect("the questions").len()
+    }
+
+    fn provider(&self, name: &str, more: &str) -> String {
+        format!(
+            "[provider.{name}]\nkind = \"introspection\"\nintrospection_url = \"{}\"\nclient_id = \"ga te\"\nclient_secret = {{ file = \"secret\" }}\ngroups_claim = \"groups\"\n{more}\n",
+            self.url
+        )
+    }
+}
+
+fn answer(stream: &mut TcpStream, token: &str, audience: &str) {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("after 1970")
+        .as_secs();
+    let mut said = json!({
+        "active": true, "aud": audience, "sub": "robot", "groups": ["bots"], "scope": "wiki.read x",
+        "token_type": "Bearer", "client_id": "cli", "exp": now + 600,
+    });
+    let mut head = "HTTP/1.1 200 OK\r\nContent-Type: application/json".to_owned();
+    match token.split('-').next().unwrap_or_default() {
+        "good" => {}
+        "inactive" => said = json!({"active": false}),
+        "text" => said["active"] = json!("true"),
+        "one" => said["active"] = json!(1),
+        "bare" => said = json!({"sub": "robot", "aud": audience}),
+        "other" => said["aud"] = json!("somebody else"),
+        "for" => said["aud"] = json!("nobody"),
+        "dpop" => said["token_type"] = json!("DPoP"),
+        "over" => said["exp"] = json!(now - 1),
+        "brief" => said["exp"] = json!(now + 2),
+        "error" => head = "HTTP/1.1 500 Internal Server Error".to_owned(),
+        "denied" => head = "HTTP/1.1 401 Unauthorized".to_owned(),
+        "moved" => head = "HTTP/1.1 302 Found\r\nLocation: /other".to_owned(),
+        "endless" => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            while stream.write_all(b"10\r\n                \r\n").is_ok() {}
+            return;
+        }
+        "slow" => {
+            let _ = stream.read(&mut [0]);
+            return;
+        }
+        "gone" => return,
+        other => panic!("{other}"),
+    }
+    let said = said.to_string();
+    let _ = stream
+        .write_all(format!("{head}\r\nContent-Length: {}\r\n\r\n{said}", said.len()).as_bytes());
+}
+
+fn introspecting(backend: &str, providers: &str) -> Gate {
+    let text = policy(
+        backend,
+        "access = { groups = [\"bots\"] }\n[rate]\nper_client = \"1000/s\"\nburst = 1000\n[sign_in]\nwith = [\"opaque\"]\n[[path]]\nprefix = \"/write\"\naccess = { groups = [\"bots\"], scopes = [\"wiki.write\"] }\n\
+         [[path]]\nprefix = \"/b\"\nsign_in = { with = [\"b\"] }\n[[path]]\nprefix = \"/c\"\nsign_in = { with = [\"c\"] }",
+    );
+    Setup::plain(&text)
+        .gateway(providers)
+        .file("secret", "hu nter+2\n")
+        .start()
+}
+
+/// One issuer, asked in three ways.
+fn of_one(issuer: &Issuer) -> String {
+    [
+        issuer.provider("opaque", "audience = [\"app\"]"),
+        issuer.provider("b", "audience = [\"other\"]"),
+        issuer.provider("c", "audience = [\"app\"]\nclients = [\"another\"]"),
+    ]
+    .concat()
+}
+
+#[test]
+fn an_opaque_token_that_its_issuer_stands_by_signs_in_and_is_asked_about_once() {
+    let (backend, issuer) = (Backend::ok(), Issuer::new("app"));
+    let gate = introspecting(&backend.url(), &of_one(&issuer));
+    for _ in 0..3 {
+        assert_eq!(bearer(gate.address(), "GET /", "good-1").status, 200);
+    }
+    let received = backend.received();
+    assert!(
+        received.contains("x-portcullis-user: robot\r\n"),
+        "{received}"
+    );
+    assert!(!received.contains("good-1"), "the credential was used up");
+    assert_eq!(issuer.asked(), 1);
+    let question = issuer.asked.lock().expect("the questions")[0].clone();
+    // RFC 6749 §2.3.1: both are form-encoded before they are joined.
+    let pair = base64::engine::general_purpose::STANDARD.encode("ga+te:hu+nter%2B2");
+    let shown = question
+        .to_lowercase()
+        .contains(&format!("authorization: basic {pair}").to_lowercase());
+    assert!(shown, "{question}");
+    let refused = bearer(gate.address(), "GET /write", "good-1");
+    assert_eq!(refused.status, 403);
+    assert_eq!(
+        refused.field("www-authenticate"),
+        Some("Bearer error=\"insufficient_scope\", scope=\"wiki.write\"")
+    );
+    gate.wait_for_log("access.scope");
+    let log = gate.log().join("\n");
+    assert!(!log.contains("hu nter") && !log.contains("good-1"), "{log}");
+}
+
+#[test]
+fn an_issuer_that_misbehaves_lets_nobody_in() {
+    let (backend, issuer) = (Backend::ok(), Issuer::new("app"));
+    let gate = introspecting(&backend.url(), &of_one(&issuer));
+    for (token, status, reason) in [
+        ("inactive", 401, "sign_in.introspection_inactive"),
+        ("other", 401, "sign_in.introspection_audience"),
+        ("for", 401, "sign_in.introspection_audience"),
+        ("dpop", 401, "sign_in.introspection_type"),
+        ("over", 401, "sign_in.introspection_expired"),
+        ("text", 503, "sign_in.introspection_away"),
+        ("one", 503, "sign_in.introspection_away"),
+        ("bare", 503, "sign_in.introspection_away"),
+        ("error", 503, "sign_in.introspection_away"),
+        ("denied", 503, "sign_in.introspection_away"),
+        ("moved", 503, "sign_in.introspection_away"),
+        ("endless", 503, "sign_in.introspection_away"),
+        ("slow", 503, "sign_in.introspection_away"),
+        ("gone", 503, "sign_in.introspection_away"),
+    ] {
+        let seen = gate.log().len();
+        let begun = Instant::now();
+        let answer = bearer(gate.address(), "GET /", token);
+        assert_eq!(answer.status, status, "{token}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{token}");
+        gate.wait_for_line(reason, seen);
+        let challenge = answer.field("www-authenticate");
+        let told = challenge.is_some_and(|one| one.contains("error=\"invalid_token\""));
+        assert_eq!(told, status == 401, "{token}: {challenge:?}");
+    }
+    let asked = issuer.asked();
+    assert_eq!(bearer(gate.address(), "GET /", "inactive").status, 401);
+    assert_eq!(issuer.asked(), asked, "remembered for a while");
+    assert_eq!(bearer(gate.address(), "GET /", "error").status, 503);
+    assert_eq!(
+        issuer.asked(),
+        asked + 1,
+        "what is not known is asked again"
+    );
+    assert_eq!(backend.received(), "");
+}
+
+#[test]
+fn what_one_issuer_or_demand_says_of_a_token_is_not_what_another_says_j5() {
+    let backend = Backend::ok();
+    let (one, another) = (Issuer::new("app"), Issuer::new("other"));
+    let providers = [
+        one.provider("opaque", "audience = [\"app\"]"),
+        one.provider("b", "audience = [\"other\"]"),
+        another.provider("c", "audience = [\"app\"]"),
+    ]
+    .concat();
+    let gate = introspecting(&backend.url(), &providers);
+    for _ in 0..2 {
+        for (path, status) in [("/", 200), ("/b", 401), ("/c", 401), ("/", 200)] {
+            let answer = bearer(gate.address(), &format!("GET {path}"), "good");
+            assert_eq!(answer.status, status, "{path}");
+        }
+    }
+    assert_eq!((one.asked(), another.asked()), (2, 1));
+}
+
+#[test]
+fn a_token_is_not_remembered_beyond_its_end_j5() {
+    let (backend, issuer) = (Backend::ok(), Issuer::new("app"));
+    let gate = introspecting(&backend.url(), &of_one(&issuer));
+    assert_eq!(bearer(gate.address(), "GET /", "brief").status, 200);
+    assert_eq!(issuer.asked(), 1);
+    std::thread::sleep(Duration::from_millis(2100));
+    assert_eq!(bearer(gate.address(), "GET /", "brief").status, 200);
+    assert_eq!(issuer.asked(), 2, "the issuer says whether it still holds");
+}
+
+#[test]
+fn a_flood_of_made_up_tokens_asks_a_bounded_number_of_questions_at_once_j5() {
+    let (backend, issuer) = (Backend::ok(), Issuer::new("app"));
+    let gate = introspecting(&backend.url(), &of_one(&issuer));
+    assert_eq!(bearer(gate.address(), "GET /", "good").status, 200);
+    let address = gate.address();
+    let flood: Vec<_> = (0..150)
+        .map(|number| {
+            std::thread::spawn(move || bearer(address, "GET /", &format!("slow-{number}")).status)
+        })
+        .collect();
+    crate::support::wait_until("the issuer is busy", || {
+        issuer.at_once.load(Ordering::SeqCst) == 16
+    });
+    gate.wait_for_log("sign_in.introspection_busy");
+    assert_eq!(
+        bearer(gate.address(), "GET /", "good").status,
+        200,
+        "who is known passes"
+    );
+    assert_eq!(
+        bearer(gate.address(), "GET /", "good-2").status,
+        503,
+        "who is not waits in vain"
+    );
+    for one in flood {
+        assert_eq!(one.join().expect("an answer"), 503);
+    }
+    assert_eq!(issuer.most_at_once.load(Ordering::SeqCst), 16);
+    crate::support::wait_until("it is over", || {
+        bearer(gate.address(), "GET /", "good-2").status == 200
+    });
+}
+
+#[test]
+fn one_token_shown_many_times_at_once_is_asked_about_once() {
+    let (backend, issuer) = (Backend::ok(), Issuer::new("app"));
+    let gate = introspecting(&backend.url(), &of_one(&issuer));
+    let address = gate.address();
+    let asking: Vec<_> = (0..20)
+        .map(|_| std::thread::spawn(move || bearer(address, "GET /", "good").status))
+        .collect();
+    for one in asking {
+        assert_eq!(one.join().expect("an answer"), 200);
+    }
+    assert_eq!(issuer.asked(), 1);
+}
+
+#[test]
+fn a_token_of_the_gates_own_is_shown_to_no_issuer() {
+    let (backend, issuer) = (Backend::ok(), Issuer::new("app"));
+    let gate = introspecting(&backend.url(), &of_one(&issuer));
+    let token = create(&gate.path(), &["x", "--app", "app", "--expires", "1h"]);
+    for token in [&*token, &token[..60], "pc_x"] {
+        assert_eq!(bearer(gate.address(), "GET /", token).status, 401);
+    }
+    assert_eq!(issuer.asked(), 0);
 }

@@ -278,6 +278,7 @@ impl Visit<'_> {
                     | Failure::BadToken(_)
                     | Failure::OtherIssuer
                     | Failure::MachineToken(_)
+                    | Failure::Introspection(_)
                     | Failure::NoKeys
                     | Failure::NoMethod => StatusCode::BAD_REQUEST,
                 }
@@ -342,6 +343,7 @@ impl Visit<'_> {
             | Failure::BadToken(_)
             | Failure::OtherIssuer
             | Failure::MachineToken(_)
+            | Failure::Introspection(_)
             | Failure::NoKeys => Trouble::Unproven,
         };
         Ok(pages::provider::page(&self.context(seen), trouble, to))

@@ -213,6 +213,7 @@ fn tokens_for_another_purpose_are_refused_j2() {
         ("events", json!({})),
         ("typ", json!("ID")),
         ("typ", json!("Refresh")),
+        ("cnf", json!({"jkt": "x"})),
     ] {
         let result = case.with_claims(&with(claims(), claim, value));
         assert_eq!(refused(result), Some(BadToken::Type), "{claim}");

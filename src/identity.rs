@@ -464,6 +464,15 @@ impl Identity {
         }
     }
 
+    /// The issuer whose bearer tokens a method takes, where it is stated.
+    pub fn issuer(&self, method: &str) -> Option<&str> {
+        match self.methods.get(method)? {
+            Method::Tokens(tokens) => Some(&tokens.rule.issuer),
+            Method::Introspection(introspector) => introspector.settings.rule.issuer.as_deref(),
+            Method::Passwords(_) | Method::People(_) => None,
+        }
+    }
+
     /// Begins a sign-in at a provider: where the browser goes.
     ///
     /// # Errors

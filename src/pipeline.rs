@@ -22,6 +22,7 @@ pub mod request_headers;
 pub mod forward;
 pub mod response_headers;
 pub mod portal;
+pub mod resource;
 
 pub use response_headers::Passed;
 
@@ -110,9 +111,16 @@ pub async fn handle(
         let methods = portal::Methods::of(at.all_rules().map(|rules| &rules.sign_in));
         return Box::pin(portal::serve(page, methods, &gate.identity, permit, caller, &head, body, now.wall, seen)).await;
     }
-    let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await?;  seen.passed(SIGN_IN, clock());
+    let of_tokens = || at.all_rules().map(|rules| (&rules.sign_in, &rules.access));
+    if let Some(passed) = resource::page(caller, &head, &gate.identity, of_tokens(), seen) {
+        return Ok(passed);
+    }
+    let pointed  = |refusal| resource::pointed(refusal, conn, &head, &gate.identity, of_tokens());
+    let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await
+        .map_err(|why| pointed(why.into()))?;                                                                seen.passed(SIGN_IN, clock());
     let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;
-    let grant    = access::decide(&rules.access, conn, &head, paced, now.wall, seen)?;                       seen.passed(ACCESS, clock());
+    let grant    = access::decide(&rules.access, conn, &head, paced, now.wall, seen)
+        .map_err(|why| pointed(why.into()))?;                                                                seen.passed(ACCESS, clock());
     let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, conn, grant, head, body, seen)?;
     let early    = response_headers::early(&rules.response_headers, &gate.reserved, conn, outbound.authority().to_owned(), early);
     let inbound  = forward::send(&rules.backends, pools, outbound, &early, seen).await?;                     seen.passed(FORWARD, clock());

@@ -236,9 +236,10 @@ mod tests {
     fn with(rule: &Rule, changes: &Value) -> Result<Active, BadAnswer> {
         let mut answer = whole();
         for (name, value) in changes.as_object().unwrap() {
-            match value {
-                Value::Null => drop(answer.as_object_mut().unwrap().remove(name)),
-                value => answer[name] = value.clone(),
+            if value.is_null() {
+                answer.as_object_mut().unwrap().remove(name);
+            } else {
+                answer[name] = value.clone();
             }
         }
         read(answer.to_string().as_bytes(), rule, now())

@@ -529,3 +529,70 @@ fn a_token_of_the_gates_own_is_shown_to_no_issuer() {
     }
     assert_eq!(issuer.asked(), 0);
 }
+
+const METADATA: &str = "/.well-known/oauth-protected-resource";
+
+#[test]
+fn a_program_learns_who_issues_tokens_and_for_what() {
+    let (backend, issuer) = (Backend::ok(), Issuer::new("app"));
+    let opaque = "audience = [\"app\"]\nissuer = \"https://idp.test\"";
+    let providers = [
+        issuer.provider("opaque", opaque),
+        issuer.provider("b", opaque),
+        issuer.provider("c", "audience = [\"app\"]\nissuer = \"https://other.test\""),
+    ]
+    .concat();
+    let gate = introspecting(&backend.url(), &providers);
+    let answer = get(gate.address(), METADATA, "");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.field("content-type"), Some("application/json"));
+    let metadata: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+    assert_eq!(
+        metadata,
+        json!({
+            "resource": "http://app.test",
+            "authorization_servers": ["https://idp.test", "https://other.test"],
+            "scopes_supported": ["wiki.write"],
+            "bearer_methods_supported": ["header"],
+        })
+    );
+    let pointer = format!(", resource_metadata=\"http://app.test{METADATA}\"");
+    let stranger = get(gate.address(), "/", "");
+    let expected = format!("Bearer realm=\"app\"{pointer}");
+    assert_eq!(stranger.field("www-authenticate"), Some(&*expected));
+    let bad = bearer(gate.address(), "GET /", "inactive");
+    let expected = format!("Bearer realm=\"app\", error=\"invalid_token\"{pointer}");
+    assert_eq!(bad.field("www-authenticate"), Some(&*expected));
+    // Whose answers have no `iss` is let in nowhere here.
+    assert_eq!(bearer(gate.address(), "GET /write", "good").status, 401);
+    assert_eq!(
+        ask(
+            gate.address(),
+            format!("PUT {METADATA} HTTP/1.1\r\nHost: app.test\r\nContent-Length: 0\r\n\r\n")
+        )
+        .status,
+        401
+    );
+    assert_eq!(
+        get(gate.address(), &format!("{METADATA}/x"), "").status,
+        401
+    );
+    assert_eq!(backend.received(), "");
+}
+
+#[test]
+fn where_no_issuer_is_stated_the_path_is_the_applications_own() {
+    let backend = Backend::ok();
+    let text = policy(
+        &backend.url(),
+        "access = \"signed-in\"\n[sign_in]\nwith = [\"tokens\"]\n[[path]]\nprefix = \"/.well-known\"\naccess = \"public\"",
+    );
+    let gate = Setup::plain(&text).start();
+    assert_eq!(get(gate.address(), METADATA, "").body, "ok");
+    assert_eq!(backend.requests(), 1);
+    let challenged = get(gate.address(), "/", "");
+    assert_eq!(
+        challenged.field("www-authenticate"),
+        Some("Bearer realm=\"app\"")
+    );
+}

@@ -65,7 +65,8 @@ pub struct Shared {
     sessions: Sessions,
     pool: Pool,
     verified: Verified,
-    introspected: Verified,
+    /// Programs that showed an issuer's token, until it ends or has to be asked about again.
+    programs: Verified<Arc<Live>>,
     /// Apart, so that a flood of what is no token pushes out nobody's.
     not_active: Verified<BadAnswer>,
     under_way: UnderWay,
@@ -90,7 +91,7 @@ impl Shared {
             sessions,
             pool: Pool::new(hashes_at_once),
             verified: Verified::default(),
-            introspected: Verified::default(),
+            programs: Verified::default(),
             not_active: Verified::default(),
             under_way: UnderWay::default(),
             regulation: Regulation::default(),
@@ -934,7 +935,7 @@ impl Identity {
         })
     }
 
-    /// Who a bearer token is to `methods`: those whose issuer it claims try it in turn. One that claims
+    /// Who a bearer token is to `methods`, and until when: those whose issuer it claims try it in turn. One that claims
     /// none of theirs is shown to the issuers that are asked about tokens.
     ///
     /// # Errors
@@ -944,7 +945,7 @@ impl Identity {
         methods: &[Arc<str>],
         token: &str,
         now: SystemTime,
-    ) -> Result<Arc<User>, Failure> {
+    ) -> Result<Arc<Live>, Failure> {
         // The gate's own is nobody else's to see.
         if machine_token::is_ours(token) {
             return Err(Failure::OtherIssuer);
@@ -953,8 +954,8 @@ impl Identity {
         for method in methods.iter().filter(|method| ***method != *TOKENS) {
             match self.methods.get(method) {
                 Some(Method::Tokens(tokens)) => {
-                    if let Some(user) = self.remembered(tokens, token, now) {
-                        return Ok(user);
+                    if let Some(program) = self.remembered(tokens, token, now) {
+                        return Ok(program);
                     }
                     stated.push(tokens);
                 }
@@ -982,7 +983,7 @@ impl Identity {
         if let Some(read) = read.filter(|_| !stated.is_empty()) {
             for tokens in stated {
                 match self.check_token(tokens, token, &read, now).await {
-                    Ok(user) => return Ok(user),
+                    Ok(program) => return Ok(program),
                     Err(why) => failure = why,
                 }
             }
@@ -990,7 +991,7 @@ impl Identity {
         }
         for introspector in asked {
             match self.introspect(introspector, token, now).await {
-                Ok(user) => return Ok(user),
+                Ok(program) => return Ok(program),
                 // That one does not know it says nothing where another can't be asked.
                 Err(_) if failure.refusal().is_some() => {}
                 Err(why) => failure = Failure::Introspection(why),
@@ -1005,10 +1006,11 @@ impl Identity {
         introspector: &Introspector,
         token: &str,
         now: SystemTime,
-    ) -> Result<Arc<User>, introspection::Error> {
+    ) -> Result<Arc<Live>, introspection::Error> {
         let Shared {
+            sessions,
             keys,
-            introspected,
+            programs,
             not_active,
             under_way,
             ..
@@ -1019,8 +1021,8 @@ impl Identity {
             token.as_bytes(),
         ]);
         let lead = loop {
-            if let Some(user) = introspected.get(&key, now) {
-                return Ok(user);
+            if let Some(program) = programs.get(&key, now) {
+                return Ok(program);
             }
             if let Some(why) = not_active.get(&key, now) {
                 return Err(introspection::Error::Refused(why));
@@ -1034,14 +1036,15 @@ impl Identity {
                 }
             }
         };
-        let answer = introspector.ask(token, now).await;
+        let answer = introspector.ask(token, now).await.map(|active| {
+            let until = Seconds::of(now).plus(introspection::KEPT);
+            let ends = active.expires.unwrap_or(Seconds(u64::MAX));
+            let program = Arc::new(sessions.standing(active.user, key, ends));
+            programs.put(key, Arc::clone(&program), until.min(ends), now);
+            program
+        });
         let known = match &answer {
-            Ok(active) => {
-                let until = Seconds::of(now).plus(introspection::KEPT);
-                let until = active.expires.map_or(until, |end| end.min(until));
-                introspected.put(key, Arc::clone(&active.user), until, now);
-                true
-            }
+            Ok(_) => true,
             Err(introspection::Error::Refused(why)) => {
                 let until = Seconds::of(now).plus(introspection::KEPT_REFUSED);
                 not_active.put(key, *why, until, now);
@@ -1050,13 +1053,13 @@ impl Identity {
             Err(introspection::Error::Away | introspection::Error::Busy) => false,
         };
         lead.tell(known);
-        answer.map(|active| active.user)
+        answer
     }
 
-    fn remembered(&self, tokens: &Tokens, token: &str, now: SystemTime) -> Option<Arc<User>> {
+    fn remembered(&self, tokens: &Tokens, token: &str, now: SystemTime) -> Option<Arc<Live>> {
         let generation = tokens.keys.current()?.generation;
         self.shared
-            .verified
+            .programs
             .get(&self.token_key(tokens, generation, token), now)
     }
 
@@ -1075,7 +1078,7 @@ impl Identity {
         token: &str,
         read: &Token<'_>,
         now: SystemTime,
-    ) -> Result<Arc<User>, Failure> {
+    ) -> Result<Arc<Live>, Failure> {
         let mut keys = match tokens.keys.current() {
             Some(keys) => keys,
             None => tokens.keys.newer(None, now).await.ok_or(Failure::NoKeys)?,
@@ -1089,10 +1092,12 @@ impl Identity {
         }
         let Proved { user, expires } = proved.map_err(Failure::BadToken)?;
         let key = self.token_key(tokens, keys.generation, token);
-        self.shared
-            .verified
-            .put(key, Arc::clone(&user), expires, now);
-        Ok(user)
+        let Shared {
+            sessions, programs, ..
+        } = &*self.shared;
+        let program = Arc::new(sessions.standing(user, key, expires));
+        programs.put(key, Arc::clone(&program), expires, now);
+        Ok(program)
     }
 
     /// Verifies a password once for all who send it at this moment; counts failures. The first of

@@ -186,7 +186,8 @@ impl World {
         seconds: u64,
     ) -> Result<Arc<User>, Failure> {
         let methods: Vec<_> = methods.iter().map(|method| Arc::from(*method)).collect();
-        self.identity.by_token(&methods, token, at(seconds)).await
+        let program = self.identity.by_token(&methods, token, at(seconds)).await;
+        program.map(|program| program.user())
     }
 }
 

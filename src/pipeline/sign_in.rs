@@ -311,8 +311,7 @@ impl Subject {
         self.found.user.as_ref()
     }
 
-    /// The session that says so, or what stands for a token of the gate's own; what is open for it ends
-    /// with it.
+    /// The session that says so, or what stands for a token; what is open for it ends with it.
     pub const fn session(&self) -> Option<&Arc<Live>> {
         self.found.session.as_ref()
     }
@@ -457,7 +456,14 @@ async fn find(
                         consumed,
                     });
                 }
-                Box::pin(identity.by_token(methods, token, now)).await
+                let program = Box::pin(identity.by_token(methods, token, now)).await;
+                let program = program.map_err(failed)?;
+                return Ok(Found {
+                    user: Some(program.user()),
+                    session: Some(program),
+                    scope: None,
+                    consumed,
+                });
             }
             (Way::Basic(_), Authorization::None | Authorization::Bearer(_))
             | (Way::Bearer(_), Authorization::None | Authorization::Basic(_)) => continue,

@@ -307,7 +307,7 @@ async fn methods_are_asked_in_the_stated_order() {
         .await
         .unwrap();
     assert_eq!(&*token_first.user.unwrap().name, "robot");
-    assert!(token_first.session.is_none());
+    assert_eq!(&*token_first.session.unwrap().user().name, "robot");
 }
 
 #[tokio::test]

@@ -134,8 +134,11 @@ impl Shared {
         trust: &Trust,
         client: Client,
         secret: Option<Zeroizing<String>>,
+        files: &[u8; 32],
     ) -> Arc<Oidc> {
-        let text = Zeroizing::new(format!("{settings:?}{trust:?}{secret:?}"));
+        // By its hash: a secret prints as none.
+        let secret_hash = secret.as_ref().map(|secret| seal::hash(secret.as_bytes()));
+        let text = format!("{settings:?}{trust:?}{secret_hash:?}{files:?}");
         let known_by = seal::hash(text.as_bytes());
         let mut providers = self
             .providers
@@ -158,8 +161,10 @@ impl Shared {
         trust: &Trust,
         client: Client,
         secret: Zeroizing<String>,
+        files: &[u8; 32],
     ) -> Arc<Introspector> {
-        let text = Zeroizing::new(format!("{settings:?}{trust:?}{secret:?}"));
+        let secret_hash = seal::hash(secret.as_bytes());
+        let text = format!("{settings:?}{trust:?}{secret_hash:?}{files:?}");
         let known_by = seal::hash(text.as_bytes());
         let mut introspectors = self
             .introspectors
@@ -1210,9 +1215,13 @@ impl Method {
                     },
                 };
                 let settings = oidc::Settings::clone(settings);
-                Some(Self::People(
-                    shared.provider(settings, trust, client, secret),
-                ))
+                Some(Self::People(shared.provider(
+                    settings,
+                    trust,
+                    client,
+                    secret,
+                    &trusted(trust, base),
+                )))
             }
             Takes::Introspected {
                 settings,
@@ -1224,9 +1233,13 @@ impl Method {
                     .map_err(|why| about(provider, &why, problems))
                     .ok()?;
                 let settings = introspection::Settings::clone(settings);
-                Some(Self::Introspection(
-                    shared.introspector(settings, trust, client, secret),
-                ))
+                Some(Self::Introspection(shared.introspector(
+                    settings,
+                    trust,
+                    client,
+                    secret,
+                    &trusted(trust, base),
+                )))
             }
             Takes::Tokens { rule, keys, trust } => {
                 let url = match keys {
@@ -1258,6 +1271,20 @@ impl Method {
 fn about(provider: &Provider, why: &dyn std::fmt::Display, problems: &Problems) {
     let message = format!("`[provider.{}]` can't be used: {why}", provider.name);
     problems.about_file("portcullis.toml", message, None);
+}
+
+/// What tells the files of `trust` from those before a change: whom they name is whom it trusts.
+fn trusted(trust: &Trust, base: &Path) -> [u8; 32] {
+    let pair = trust
+        .certificate
+        .iter()
+        .flat_map(|(chain, key)| [chain, key]);
+    let files = trust.ca.iter().chain(pair);
+    let contents: Vec<_> = files
+        .map(|file| std::fs::read(base.join(file)).map(Zeroizing::new).ok())
+        .map(|content| content.map(|content| seal::hash(&content)))
+        .collect();
+    seal::hash(format!("{contents:?}").as_bytes())
 }
 
 /// What asks the servers of these URLs; nothing after adding why there is none.

@@ -315,7 +315,7 @@ pub const TOKENS: &[Key] = &[key(
     "file",
     "file",
     "state/tokens.toml",
-    "Where the gate's own tokens are kept, as hashes; `portcullis tokens` writes it.",
+    "Where the gate's own tokens are kept, as hashes; `portcullis tokens` writes it. Its directory is to be there when the gate starts.",
 )];
 
 /// `[session]`.

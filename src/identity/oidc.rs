@@ -65,7 +65,9 @@ const MOST_BYTES: usize = 256 * 1024;
 /// The longest ID token that is kept for sign-out.
 const MOST_HINT_BYTES: usize = 6 * 1024;
 /// Claims that are about the token, not about the user.
-const OF_THE_TOKEN: [&str; 5] = ["nonce", "at_hash", "c_hash", "s_hash", "jti"];
+const OF_THE_TOKEN: [&str; 8] = [
+    "nonce", "at_hash", "c_hash", "s_hash", "jti", "scope", "scp", "scopes",
+];
 
 /// A provider as the configuration states it.
 #[derive(Debug, Clone)]
@@ -799,11 +801,7 @@ impl Oidc {
         for name in OF_THE_TOKEN {
             claims.remove(name);
         }
-        let mut user = jwt::user(&claims, rule).map_err(Error::Token)?;
-        // When nobody says when the person proved it, it was long ago: `iat` is when we asked.
-        if !claims.contains_key("auth_time") {
-            user.signed_in_at = SystemTime::UNIX_EPOCH;
-        }
+        let user = jwt::user(&claims, rule).map_err(Error::Token)?;
         let secret = |text: &str| Zeroizing::new(text.to_owned());
         let refresh = answer
             .refresh_token

@@ -234,6 +234,37 @@ fn an_issuer_that_is_asked_says_for_whom_its_tokens_are() {
 }
 
 #[test]
+fn an_issuer_that_is_asked_is_another_when_anything_about_it_changes() {
+    let world = World::new();
+    let authority = || {
+        let made = rcgen::generate_simple_self_signed(["i".to_owned()]).unwrap();
+        std::fs::write(world.dir.path().join("ca.pem"), made.cert.pem()).unwrap();
+    };
+    std::fs::write(world.dir.path().join("s"), "secret").unwrap();
+    authority();
+    let open = |audience: &str| {
+        let providers = read(&format!(
+            "[provider.x]\nkind = 'introspection'\nintrospection_url = 'https://i/'\nclient_id = 'a'\n\
+             client_secret = {{ file = 's' }}\naudience = '{audience}'\nca = 'ca.pem'\n"
+        ));
+        let providers = providers.unwrap();
+        let identity = World::open(&world.shared, &world.dir, &providers, accounts(&[]));
+        match identity.methods.get("x") {
+            Some(Method::Introspection(one)) => Arc::clone(one),
+            _ => panic!("no introspector"),
+        }
+    };
+    let first = open("a");
+    assert!(Arc::ptr_eq(&first, &open("a")));
+    assert_ne!(first.fingerprint, open("b").fingerprint);
+    std::fs::write(world.dir.path().join("s"), "another").unwrap();
+    let second = open("a");
+    assert_ne!(first.fingerprint, second.fingerprint);
+    authority();
+    assert_ne!(second.fingerprint, open("a").fingerprint);
+}
+
+#[test]
 fn a_provider_that_would_take_too_much_or_nothing_is_a_problem() {
     let good = "issuer = 'i'\naudience = 'a'\njwks_file = 'f'\n";
     let jwt = |more: &str| read(&format!("[provider.x]\nkind = 'jwt'\n{more}")).unwrap_err();

@@ -184,17 +184,29 @@ fn by_email(html: Html, offer: &Offer<'_>) -> Html {
     } else {
         ""
     };
-    html.markup("<form method=\"get\" action=\"")
+    let mut html = html
+        .markup("<form method=\"get\" action=\"")
         .markup(SIGN_IN)
         .markup("\">\n<input type=\"hidden\" name=\"to\" value=\"")
-        .text(offer.to)
-        .markup(concat!(
-            "\">\n<label for=\"email\">E-mail address</label>\n",
-            "<input id=\"email\" name=\"email\" type=\"email\" autocomplete=\"email\" ",
-            "maxlength=\"254\" required",
-        ))
-        .markup(wrong)
-        .markup(">\n<button>Continue</button>\n</form>\n")
+        .text(offer.to);
+    // What is asked of the sign-in is asked of it by whichever way it is chosen.
+    if let Some(within) = offer.within {
+        html = html
+            .markup("\">\n<input type=\"hidden\" name=\"within\" value=\"")
+            .text(&within.to_string());
+    }
+    if let Some(acr) = &offer.acr {
+        html = html
+            .markup("\">\n<input type=\"hidden\" name=\"acr\" value=\"")
+            .text(acr);
+    }
+    html.markup(concat!(
+        "\">\n<label for=\"email\">E-mail address</label>\n",
+        "<input id=\"email\" name=\"email\" type=\"email\" autocomplete=\"email\" ",
+        "maxlength=\"254\" required",
+    ))
+    .markup(wrong)
+    .markup(">\n<button>Continue</button>\n</form>\n")
 }
 
 fn by_password(html: Html, offer: &Offer<'_>, form: &Form<'_>) -> Html {

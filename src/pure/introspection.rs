@@ -26,8 +26,8 @@ use super::json;
 use super::jwt::{self, BadToken};
 use super::session::Seconds;
 
-/// The longest answer.
-pub const MAX_ANSWER_BYTES: usize = 64 * 1024;
+/// The longest answer: one with hundreds of groups, of which thousands can be remembered.
+pub const MAX_ANSWER_BYTES: usize = 32 * 1024;
 /// How far the issuer's clock may be ahead.
 const SKEW: Duration = Duration::from_secs(60);
 

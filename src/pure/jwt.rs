@@ -417,10 +417,8 @@ pub(super) fn user_named(
         .filter(|name| is_name(name))
         .ok_or(BadToken::Name)?;
     let groups = groups_claim.and_then(|claim| at(claims, claim));
-    // When nobody says when the person proved it, it was long ago.
-    let proved = ["auth_time", "iat"]
-        .iter()
-        .find_map(|name| time(claims, name).flatten());
+    // When nobody says when the person proved it, it was long ago: `iat` is new with each refresh.
+    let proved = time(claims, "auth_time").flatten();
     Ok(User {
         name: name.into(),
         provider: Arc::clone(provider),

@@ -203,9 +203,11 @@ fn a_token_needs_the_scope_and_the_context_that_the_path_asks_for() {
         (stranger.status, stranger.field("www-authenticate")),
         (403, None)
     );
-    assert_eq!(ask("/pay", json!({"acr": "hwk"})).status, 200);
+    let recent = json!({"acr": "hwk", "auth_time": now() - 100});
+    assert_eq!(ask("/pay", recent).status, 200);
     for claims in [
-        json!({"acr": "pwd"}),
+        json!({"acr": "pwd", "auth_time": now() - 100}),
+        json!({"acr": "hwk"}),
         json!({}),
         json!({"acr": "mfa", "auth_time": now() - 1000}),
     ] {

@@ -149,7 +149,7 @@ pub const KEYS: &[Key] = &[
         "signed_in_within",
         "duration",
         "any time",
-        "The user proved who they are at most so long ago; otherwise they are asked to again.",
+        "The user proved who they are at most so long ago; otherwise they are asked to again. A token says when by `auth_time`; one that does not say meets no such rule.",
     ),
     key(
         "acr",

@@ -14,6 +14,7 @@ use crate::cert::{self, Certificates};
 use crate::config::verify::{Callers, Verify};
 use crate::config::{self, Config, Files};
 use crate::identity::accounts::{self, Accounts};
+use crate::identity::machine_tokens::{self, MachineTokens};
 use crate::identity::provider::Provider;
 use crate::identity::{Identity, Shared, secrets};
 use crate::keys::SharedKey;
@@ -53,6 +54,8 @@ pub struct Loaded {
     pub config: Config,
     /// The local accounts.
     pub accounts: Accounts,
+    /// The gate's own tokens.
+    pub tokens: MachineTokens,
     /// Every other file that these name; a change of one is a change of the configuration.
     pub files: Vec<PathBuf>,
 }
@@ -105,6 +108,12 @@ fn load_into(directory: &Path, problems: &Problems) -> Option<Loaded> {
     } else {
         Accounts::default()
     };
+    let tokens_path = directory.join(&config.gateway.tokens);
+    let tokens = if tokens_path.exists() {
+        machine_tokens::load(&tokens_path, problems)?
+    } else {
+        MachineTokens::default()
+    };
     for expectation in &config.expectations {
         if let Some(broken) = expectation.broken_by(&config.routes, clock(), now()) {
             problems.add(Problem {
@@ -136,10 +145,11 @@ fn load_into(directory: &Path, problems: &Problems) -> Option<Loaded> {
     if let Some(Callers::Key(SecretSource::File(file))) = callers {
         files.push(directory.join(file));
     }
-    files.push(path);
+    files.extend([path, tokens_path]);
     Some(Loaded {
         config,
         accounts,
+        tokens,
         files,
     })
 }
@@ -201,9 +211,19 @@ pub fn gate(
 ) -> Option<Gate> {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let Loaded {
-        config, accounts, ..
+        config,
+        accounts,
+        tokens,
+        ..
     } = loaded;
-    let mut identity = Identity::new(shared, accounts, &config.providers, directory, problems)?;
+    let mut identity = Identity::new(
+        shared,
+        accounts,
+        tokens,
+        &config.providers,
+        directory,
+        problems,
+    )?;
     identity
         .sign_in_host
         .clone_from(&config.gateway.session.sign_in_host);

@@ -1,6 +1,7 @@
 //! The operator's commands.
 
 pub mod users;
+pub mod tokens;
 pub mod explain;
 pub mod probe;
 
@@ -46,6 +47,9 @@ enum Command {
     /// Add, remove and list local accounts.
     #[command(subcommand)]
     Users(users::Command),
+    /// Create, list and revoke the gate's own tokens for programs.
+    #[command(subcommand)]
+    Tokens(tokens::Command),
     /// Write completions for a shell to standard output.
     Completions {
         /// The shell.
@@ -107,6 +111,7 @@ pub fn main() -> ExitCode {
         },
         Command::HashPassword => users::hash_password(),
         Command::Users(command) => users::users(&config, &command),
+        Command::Tokens(command) => tokens::tokens(&config, &command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "portcullis", &mut script);

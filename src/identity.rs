@@ -4,7 +4,7 @@
 //! ago, who failed how often. An [`Identity`] is what the configuration in force makes of it; a
 //! reload makes a new one, and what rests on accounts or methods that are gone ends with it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,9 @@ use crate::pure::callback;
 use crate::pure::csrf::{self, Forged};
 use crate::pure::hand_over::{self, Admission, HandOver};
 use crate::pure::identity::{User, is_name};
+use crate::pure::introspection::BadAnswer;
 use crate::pure::jwt::{self, BadToken, Proved, Token};
+use crate::pure::machine_token::{self, Id as TokenId};
 use crate::pure::return_to::ReturnTo;
 use crate::pure::seal;
 use crate::pure::session::{Id, Parent, Seconds};
@@ -37,16 +39,20 @@ pub mod verified;
 pub mod regulation;
 pub mod htpasswd;
 pub mod accounts;
+pub mod machine_tokens;
 pub mod kept;
 pub mod jwks;
 pub mod metadata;
 pub mod github;
 pub mod secrets;
 pub mod oidc;
+pub mod introspection;
 pub mod provider;
 
 use accounts::{Accounts, LOCAL};
+use introspection::Introspector;
 use kept::Asker;
+use machine_tokens::{BadMachineToken, MachineTokens, Scope, TOKENS};
 use oidc::Oidc;
 use password::{Busy, MAX_PASSWORD_BYTES, Pool, Stored};
 use provider::{BASIC, KeyFile, KeySource, Provider, Takes, Trust};
@@ -63,12 +69,19 @@ pub struct Shared {
     sessions: Sessions,
     pool: Pool,
     verified: Verified,
+    /// Programs that showed an issuer's token, until it ends or has to be asked about again.
+    programs: Verified<Arc<Live>>,
+    /// Apart, so that a flood of what is no token pushes out nobody's.
+    not_active: Verified<BadAnswer>,
     under_way: UnderWay,
     regulation: Regulation,
     keys: keys::Keys,
     client_keys: Arc<Signer>,
     issuers: Mutex<HashMap<String, Weak<jwks::Keys>>>,
     providers: Mutex<HashMap<[u8; 32], Weak<Oidc>>>,
+    introspectors: Mutex<HashMap<[u8; 32], Weak<Introspector>>>,
+    /// What is open for each of the gate's own tokens waits here for its end.
+    standing: Mutex<HashMap<[u8; 32], Arc<Live>>>,
     system_client: OnceLock<Result<Client, tls::Error>>,
     generations: AtomicU64,
 }
@@ -83,12 +96,16 @@ impl Shared {
             sessions,
             pool: Pool::new(hashes_at_once),
             verified: Verified::default(),
+            programs: Verified::default(),
+            not_active: Verified::default(),
             under_way: UnderWay::default(),
             regulation: Regulation::default(),
             keys: keys::Keys::generate()?,
             client_keys: Arc::default(),
             issuers: Mutex::default(),
             providers: Mutex::default(),
+            introspectors: Mutex::default(),
+            standing: Mutex::default(),
             system_client: OnceLock::new(),
             generations: AtomicU64::new(0),
         })
@@ -152,6 +169,48 @@ impl Shared {
         provider
     }
 
+    /// The introspector of these settings: the one that is in use already, or a new one, so that a reload
+    /// lets no more questions be asked at once.
+    fn introspector(
+        &self,
+        settings: introspection::Settings,
+        trust: &Trust,
+        client: Client,
+        secret: Zeroizing<String>,
+        files: &[u8; 32],
+    ) -> Arc<Introspector> {
+        let secret_hash = seal::hash(secret.as_bytes());
+        let text = format!("{settings:?}{trust:?}{secret_hash:?}{files:?}");
+        let known_by = seal::hash(text.as_bytes());
+        let mut introspectors = self
+            .introspectors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        introspectors.retain(|_, one| one.strong_count() > 0);
+        if let Some(one) = introspectors.get(&known_by).and_then(Weak::upgrade) {
+            return one;
+        }
+        let one = Arc::new(Introspector::new(settings, known_by, client, secret));
+        introspectors.insert(known_by, Arc::downgrade(&one));
+        one
+    }
+
+    /// What stands for each of these tokens: what stood for it before, so that a reload loses sight of
+    /// nothing that is open.
+    fn stand(&self, tokens: &MachineTokens) -> BTreeMap<TokenId, Standing> {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let stand = |(id, token): (&TokenId, &machine_tokens::MachineToken)| {
+            let fingerprint = token.fingerprint(id);
+            let live = standing.entry(fingerprint).or_insert_with(|| {
+                let user = Arc::new(token.user(id));
+                Arc::new(self.sessions.standing(user, fingerprint, token.expires))
+            });
+            let live = Arc::clone(live);
+            (id.clone(), Standing { fingerprint, live })
+        };
+        tokens.iter().map(stand).collect()
+    }
+
     /// What asks issuers that the system's authorities vouch for; these are read once.
     fn system_client(&self) -> Result<Client, tls::Error> {
         let made = || tls::client_config(None, None).map(Client::new);
@@ -166,6 +225,14 @@ pub struct Identity {
     shared: Arc<Shared>,
     local: Passwords,
     methods: BTreeMap<Arc<str>, Method>,
+    machine_tokens: MachineTokens,
+    standing: BTreeMap<TokenId, Standing>,
+}
+
+/// What of a token of the gate's own outlives a request.
+struct Standing {
+    fingerprint: [u8; 32],
+    live: Arc<Live>,
 }
 
 impl std::fmt::Debug for Identity {
@@ -180,6 +247,7 @@ enum Method {
     Passwords(Passwords),
     Tokens(Tokens),
     People(Arc<Oidc>),
+    Introspection(Arc<Introspector>),
 }
 
 struct Passwords {
@@ -216,6 +284,10 @@ pub enum Failure {
     NoMethod,
     /// The provider does not vouch for them.
     Provider(oidc::Error),
+    /// The token is of the gate's own, and nobody's.
+    MachineToken(BadMachineToken),
+    /// Its issuer does not stand by the token, or can't say.
+    Introspection(introspection::Error),
 }
 
 impl Failure {
@@ -231,13 +303,20 @@ impl Failure {
             Self::Store => "sign_in.session_store",
             Self::NoMethod => "sign_in.no_method",
             Self::Provider(why) => why.reason(),
+            Self::MachineToken(why) => why.reason(),
+            Self::Introspection(why) => why.reason(),
         }
     }
 
     /// The refusal for those failures that no other credential would help; `None` for the rest.
     pub fn refusal(&self) -> Option<Refusal> {
         let answer = match self {
-            Self::WrongPassword | Self::BadToken(_) | Self::OtherIssuer | Self::Provider(_) => {
+            Self::WrongPassword
+            | Self::BadToken(_)
+            | Self::OtherIssuer
+            | Self::MachineToken(_)
+            | Self::Introspection(introspection::Error::Refused(_))
+            | Self::Provider(_) => {
                 return None;
             }
             Self::Slowed(wait) => Answer::TooManyRequests(Limited {
@@ -245,7 +324,13 @@ impl Failure {
                 quota: 5,
                 window: regulation::LONGEST_WAIT,
             }),
-            Self::Busy | Self::NoKeys | Self::Store | Self::NoMethod => Answer::Unavailable,
+            Self::Busy
+            | Self::NoKeys
+            | Self::Store
+            | Self::NoMethod
+            | Self::Introspection(introspection::Error::Away | introspection::Error::Busy) => {
+                Answer::Unavailable
+            }
         };
         Some(Refusal::new(answer, self.reason()))
     }
@@ -274,6 +359,15 @@ impl From<SessionError> for Failure {
         error!(error = %why, "sessions can't be used");
         Self::Store
     }
+}
+
+/// A program that shows a token of the gate's own.
+#[derive(Debug)]
+pub struct Machine {
+    /// What is open for it ends with this.
+    pub live: Arc<Live>,
+    /// What its token is for; whoever lets it pass has to look.
+    pub scope: Arc<Scope>,
 }
 
 /// Somebody at the sign-in page.
@@ -329,11 +423,12 @@ pub struct Known {
 }
 
 impl Identity {
-    /// What the configuration makes of local `accounts` and `providers`, whose files are below
-    /// `base`; `None` after adding what can't be used.
+    /// What the configuration makes of local `accounts`, `machine_tokens` and `providers`, whose files
+    /// are below `base`; `None` after adding what can't be used.
     pub fn new(
         shared: &Arc<Shared>,
         accounts: Accounts,
+        machine_tokens: MachineTokens,
         providers: &[Provider],
         base: &Path,
         problems: &Problems,
@@ -356,6 +451,8 @@ impl Identity {
             shared: Arc::clone(shared),
             local,
             methods,
+            standing: shared.stand(&machine_tokens),
+            machine_tokens,
         })
     }
 
@@ -369,7 +466,7 @@ impl Identity {
     pub fn unattended_keys(&self) -> Vec<(Arc<jwks::Keys>, Client)> {
         let tokens = self.methods.values().filter_map(|method| match method {
             Method::Tokens(tokens) => Some(tokens),
-            Method::Passwords(_) | Method::People(_) => None,
+            Method::Passwords(_) | Method::People(_) | Method::Introspection(_) => None,
         });
         tokens
             .filter(|tokens| tokens.keys.needs_attendance())
@@ -382,7 +479,7 @@ impl Identity {
     pub fn unattended_providers(&self) -> Vec<Arc<Oidc>> {
         let providers = self.methods.values().filter_map(|method| match method {
             Method::People(provider) => Some(provider),
-            Method::Passwords(_) | Method::Tokens(_) => None,
+            Method::Passwords(_) | Method::Tokens(_) | Method::Introspection(_) => None,
         });
         providers
             .filter(|provider| provider.needs_attendance())
@@ -394,7 +491,18 @@ impl Identity {
     pub fn provider(&self, name: &str) -> Option<&Arc<Oidc>> {
         match self.methods.get(name) {
             Some(Method::People(provider)) => Some(provider),
-            Some(Method::Passwords(_) | Method::Tokens(_)) | None => None,
+            Some(Method::Passwords(_) | Method::Tokens(_) | Method::Introspection(_)) | None => {
+                None
+            }
+        }
+    }
+
+    /// The issuer whose bearer tokens a method takes, where it is stated.
+    pub fn issuer(&self, method: &str) -> Option<&str> {
+        match self.methods.get(method)? {
+            Method::Tokens(tokens) => Some(&tokens.rule.issuer),
+            Method::Introspection(introspector) => introspector.settings.rule.issuer.as_deref(),
+            Method::Passwords(_) | Method::People(_) => None,
         }
     }
 
@@ -791,12 +899,13 @@ impl Identity {
         }
     }
 
-    /// Ends the sessions in memory whose account is gone or has another password by now, and with
-    /// them what is open for them. To be called after a reload; others end at their next request.
+    /// Ends the sessions in memory whose account is gone or has another password by now, and tokens of
+    /// the gate's own that are gone or changed, and with them what is open for them. To be called after a reload; others end at their next request.
     ///
     /// # Errors
     /// [`Failure::Store`] if the store may still have some; here they are over all the same.
     pub async fn end_orphans(&self, now: SystemTime) -> Result<usize, Failure> {
+        self.end_orphaned_tokens();
         let orphans = self
             .shared
             .sessions
@@ -825,11 +934,31 @@ impl Identity {
     pub fn still_known(&self, user: &Arc<User>) -> Option<Arc<User>> {
         let passwords = match self.methods.get(&user.provider) {
             Some(Method::Passwords(passwords)) => passwords,
-            Some(Method::Tokens(_) | Method::People(_)) => return Some(Arc::clone(user)),
+            Some(Method::Tokens(_) | Method::Introspection(_) | Method::People(_)) => {
+                return Some(Arc::clone(user));
+            }
+            // What stands for one of these ends with it.
+            None if *user.provider == *TOKENS => return Some(Arc::clone(user)),
             None if *user.provider == *LOCAL => &self.local,
             None => return None,
         };
         passwords.user(&user.name, user.signed_in_at)
+    }
+
+    fn end_orphaned_tokens(&self) {
+        let mut standing = self
+            .shared
+            .standing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known: HashSet<_> = self.standing.values().map(|one| one.fingerprint).collect();
+        standing.retain(|fingerprint, live| {
+            let stays = known.contains(fingerprint);
+            if !stays {
+                live.finish();
+            }
+            stays
+        });
     }
 
     /// Groups and address are read anew at each request, so that taking one away takes effect
@@ -1008,11 +1137,37 @@ impl Identity {
         }
         match self.methods.get(method) {
             Some(Method::Passwords(passwords)) => Ok(passwords),
-            Some(Method::Tokens(_) | Method::People(_)) | None => Err(Failure::NoMethod),
+            Some(Method::Tokens(_) | Method::People(_) | Method::Introspection(_)) | None => {
+                Err(Failure::NoMethod)
+            }
         }
     }
 
-    /// Who a bearer token is to `methods`: those whose issuer it claims try it in turn.
+    /// Which program shows a token of the gate's own to `methods`.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn by_machine_token(
+        &self,
+        methods: &[Arc<str>],
+        token: &str,
+        now: SystemTime,
+    ) -> Result<Machine, Failure> {
+        if !methods.iter().any(|method| **method == *TOKENS) {
+            return Err(Failure::OtherIssuer);
+        }
+        let found = self.machine_tokens.find(token, now);
+        let (id, token) = found.map_err(Failure::MachineToken)?;
+        // INVARIANT: each token has what stands for it.
+        let standing = self.standing.get(id).ok_or(Failure::NoMethod)?;
+        Ok(Machine {
+            live: Arc::clone(&standing.live),
+            scope: Arc::clone(&token.scope),
+        })
+    }
+
+    /// Who a bearer token is to `methods`, and until when: those whose issuer it claims try it in turn. One that claims
+    /// none of theirs is shown to the issuers that are asked about tokens.
     ///
     /// # Errors
     /// Why it is nobody.
@@ -1021,36 +1176,121 @@ impl Identity {
         methods: &[Arc<str>],
         token: &str,
         now: SystemTime,
-    ) -> Result<Arc<User>, Failure> {
-        let mut stated = Vec::with_capacity(methods.len());
-        for method in methods {
-            let Some(Method::Tokens(tokens)) = self.methods.get(method) else {
-                return Err(Failure::NoMethod);
-            };
-            if let Some(user) = self.remembered(tokens, token, now) {
-                return Ok(user);
-            }
-            stated.push(tokens);
+    ) -> Result<Arc<Live>, Failure> {
+        // The gate's own is nobody else's to see.
+        if machine_token::is_ours(token) {
+            return Err(Failure::OtherIssuer);
         }
-        let read = Token::parse(token).map_err(Failure::BadToken)?;
-        let claimed = read.claimed_issuer();
-        let mut failure = Failure::OtherIssuer;
-        for tokens in stated {
-            if claimed != Some(&tokens.rule.issuer) {
-                continue;
+        let (mut stated, mut asked) = (Vec::with_capacity(methods.len()), Vec::new());
+        for method in methods.iter().filter(|method| ***method != *TOKENS) {
+            match self.methods.get(method) {
+                Some(Method::Tokens(tokens)) => {
+                    if let Some(program) = self.remembered(tokens, token, now) {
+                        return Ok(program);
+                    }
+                    stated.push(tokens);
+                }
+                Some(Method::Introspection(introspector)) => asked.push(introspector),
+                Some(Method::Passwords(_) | Method::People(_)) | None => {
+                    return Err(Failure::NoMethod);
+                }
             }
-            match self.check_token(tokens, token, &read, now).await {
-                Ok(user) => return Ok(user),
-                Err(why) => failure = why,
+        }
+        let read = Token::parse(token);
+        let claimed = read.as_ref().ok().and_then(Token::claimed_issuer);
+        stated.retain(|tokens| claimed == Some(&tokens.rule.issuer));
+        asked.retain(|one| {
+            // To whom it can't belong is not shown it.
+            let issuer = one.settings.rule.issuer.as_deref();
+            claimed.is_none() || issuer.is_none() || claimed == issuer
+        });
+        let read = match read {
+            Ok(read) => Some(read),
+            Err(why @ BadToken::TooLong) => return Err(Failure::BadToken(why)),
+            Err(why) if asked.is_empty() => return Err(Failure::BadToken(why)),
+            Err(_) => None,
+        };
+        let mut failure = Failure::OtherIssuer;
+        if let Some(read) = read.filter(|_| !stated.is_empty()) {
+            for tokens in stated {
+                match self.check_token(tokens, token, &read, now).await {
+                    Ok(program) => return Ok(program),
+                    Err(why) => failure = why,
+                }
+            }
+            return Err(failure);
+        }
+        for introspector in asked {
+            match self.introspect(introspector, token, now).await {
+                Ok(program) => return Ok(program),
+                // That one does not know it says nothing where another can't be asked.
+                Err(_) if failure.refusal().is_some() => {}
+                Err(why) => failure = Failure::Introspection(why),
             }
         }
         Err(failure)
     }
 
-    fn remembered(&self, tokens: &Tokens, token: &str, now: SystemTime) -> Option<Arc<User>> {
+    /// Who a token is to its issuer; asked by one of all who show it at this moment.
+    async fn introspect(
+        &self,
+        introspector: &Introspector,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<Arc<Live>, introspection::Error> {
+        let Shared {
+            sessions,
+            keys,
+            programs,
+            not_active,
+            under_way,
+            ..
+        } = &*self.shared;
+        let key = keys.credentials().tag(&[
+            b"introspection",
+            &introspector.fingerprint,
+            token.as_bytes(),
+        ]);
+        let lead = loop {
+            if let Some(program) = programs.get(&key, now) {
+                return Ok(program);
+            }
+            if let Some(why) = not_active.get(&key, now) {
+                return Err(introspection::Error::Refused(why));
+            }
+            match under_way.enter(key) {
+                Turn::Lead(lead) => break lead,
+                Turn::Follow(waiting) => {
+                    if verified::told(waiting).await == Some(false) {
+                        return Err(introspection::Error::Away);
+                    }
+                }
+            }
+        };
+        let answer = introspector.ask(token, now).await.map(|active| {
+            let until = Seconds::of(now).plus(introspection::KEPT);
+            let ends = active.expires.unwrap_or(Seconds(u64::MAX));
+            let program = Arc::new(sessions.standing(active.user, key, ends));
+            programs.put(key, Arc::clone(&program), until.min(ends), now);
+            program
+        });
+        let known = match &answer {
+            Ok(_) => true,
+            Err(introspection::Error::Refused(why)) => {
+                let until = Seconds::of(now).plus(introspection::KEPT_REFUSED);
+                not_active.put(key, *why, until, now);
+                true
+            }
+            Err(introspection::Error::Away | introspection::Error::Busy) => false,
+        };
+        lead.tell(known);
+        answer
+    }
+
+    fn remembered(&self, tokens: &Tokens, token: &str, now: SystemTime) -> Option<Arc<Live>> {
         let generation = tokens.keys.current()?.generation;
         self.shared
-            .verified
+            .programs
             .get(&self.token_key(tokens, generation, token), now)
     }
 
@@ -1069,7 +1309,7 @@ impl Identity {
         token: &str,
         read: &Token<'_>,
         now: SystemTime,
-    ) -> Result<Arc<User>, Failure> {
+    ) -> Result<Arc<Live>, Failure> {
         let mut keys = match tokens.keys.current() {
             Some(keys) => keys,
             None => {
@@ -1089,10 +1329,12 @@ impl Identity {
         }
         let Proved { user, expires } = proved.map_err(Failure::BadToken)?;
         let key = self.token_key(tokens, keys.generation, token);
-        self.shared
-            .verified
-            .put(key, Arc::clone(&user), expires, now);
-        Ok(user)
+        let Shared {
+            sessions, programs, ..
+        } = &*self.shared;
+        let program = Arc::new(sessions.standing(user, key, expires));
+        programs.put(key, Arc::clone(&program), expires, now);
+        Ok(program)
     }
 
     /// Verifies a password once for all who send it at this moment; counts failures. The first of
@@ -1226,6 +1468,24 @@ impl Method {
                     shared.provider(settings, files, client, proof),
                 ))
             }
+            Takes::Introspected {
+                settings,
+                secret,
+                trust,
+            } => {
+                let client = client(shared, trust, &[&settings.url], base, provider, problems)?;
+                let secret = secrets::load(secret, base)
+                    .map_err(|why| about(provider, &why, problems))
+                    .ok()?;
+                let settings = introspection::Settings::clone(settings);
+                Some(Self::Introspection(shared.introspector(
+                    settings,
+                    trust,
+                    client,
+                    secret,
+                    &trusted(trust, base),
+                )))
+            }
             Takes::Tokens { rule, keys, trust } => {
                 let url = match keys {
                     KeySource::Url(url) => vec![url.as_str()],
@@ -1295,6 +1555,20 @@ fn read(path: &Path, provider: &Provider, problems: &Problems) -> Option<Zeroizi
             about(provider, &why, problems);
         })
         .ok()
+}
+
+/// What tells the files of `trust` from those before a change: whom they name is whom it trusts.
+fn trusted(trust: &Trust, base: &Path) -> [u8; 32] {
+    let pair = trust
+        .certificate
+        .iter()
+        .flat_map(|(chain, key)| [chain, key]);
+    let files = trust.ca.iter().chain(pair);
+    let contents: Vec<_> = files
+        .map(|file| std::fs::read(base.join(file)).map(Zeroizing::new).ok())
+        .map(|content| content.map(|content| seal::hash(&content)))
+        .collect();
+    seal::hash(format!("{contents:?}").as_bytes())
 }
 
 /// What asks the servers of these URLs; nothing after adding why there is none.

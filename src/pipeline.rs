@@ -29,6 +29,7 @@ pub mod forward;
 pub mod response_headers;
 pub mod portal;
 pub mod verify;
+pub mod resource;
 
 pub use response_headers::Passed;
 
@@ -121,7 +122,8 @@ impl standing::Law for InForce {
             return false;
         };
         let rules = app.rules_at(&ground.path);
-        let user = match (&ground.session, &ground.user) {
+        let session = ground.session.as_ref().filter(|live| live.is_in_store());
+        let user = match (session, &ground.user) {
             (Some(live), _) => gate.identity.known_now(live),
             (None, Some(user)) => gate.identity.still_known(user),
             (None, None) => None,
@@ -129,7 +131,7 @@ impl standing::Law for InForce {
         if ground.user.is_some() && user.is_none() {
             return false;
         }
-        let in_session = ground.session.is_some();
+        let in_session = session.is_some();
         let takes = |user: &Arc<User>| rules.sign_in.takes(&user.provider, in_session);
         user.as_ref().is_none_or(takes)
             && rules.network.lets(ground.client)
@@ -184,9 +186,16 @@ pub async fn handle(
     if let Some(response) = cors::preflight(cors, &permit, &head)? {
         return Ok(Passed { response, switched: None });
     }
-    let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await?;  seen.passed(SIGN_IN, clock());
+    let of_tokens = || at.all_rules().map(|rules| (&rules.sign_in, &rules.access));
+    if let Some(passed) = resource::page(caller, &head, &gate.identity, of_tokens(), seen) {
+        return Ok(passed);
+    }
+    let pointed  = |refusal| resource::pointed(refusal, conn, &head, &gate.identity, of_tokens());
+    let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await
+        .map_err(|why| pointed(why.into()))?;                                                                seen.passed(SIGN_IN, clock());
     let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;
-    let grant    = access::decide(&rules.access, conn, &head, paced, now.wall, seen)?;                       seen.passed(ACCESS, clock());
+    let grant    = access::decide(&rules.access, conn, &head, paced, now.wall, seen)
+        .map_err(|why| pointed(why.into()))?;                                                                seen.passed(ACCESS, clock());
     let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, &gate.assertion, conn, grant, head, body, seen)?;
     let early    = response_headers::early(&rules.response_headers, &gate.reserved, conn, outbound.authority().to_owned(), early);
     let inbound  = forward::send(&rules.backends, pools, outbound, &early, &gate.in_force, seen).await?;     seen.passed(FORWARD, clock());

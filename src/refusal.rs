@@ -30,6 +30,15 @@ pub enum Answer {
         /// What is missing, a sentence each.
         missing: Vec<String>,
     },
+    /// 403 to whoever shows a token that was not given the scope it takes.
+    InsufficientScope {
+        /// The user's name.
+        as_whom: Option<std::sync::Arc<str>>,
+        /// What is missing, a sentence each, where the operator tells.
+        missing: Vec<String>,
+        /// The value of `WWW-Authenticate`, which names the scope (RFC 6750 §3.1).
+        challenge: String,
+    },
     /// 404: no application at this path.
     NotFound,
     /// 405 with `Allow`.
@@ -69,6 +78,9 @@ pub struct Challenge {
     pub sign_in_page: bool,
     /// How fresh the sign-in must be, in seconds, where one that there is does not suffice.
     pub within: Option<u64>,
+    /// The authentication contexts of which the sign-in must be in one, with spaces between, where one
+    /// that there is does not suffice.
+    pub acr: Option<String>,
 }
 
 /// The limit that was met (draft-ietf-httpapi-ratelimit-headers).

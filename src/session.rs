@@ -108,6 +108,7 @@ impl From<NoRandom> for SessionError {
 
 /// A session in use.
 pub struct Live {
+    in_store: bool,
     hash: Hash,
     record: ArcSwap<Record>,
     /// To seal the record anew, where a provider may change it.
@@ -149,6 +150,18 @@ impl std::fmt::Debug for Live {
 
 impl Live {
     fn new(id: &Id, record: Record, idle: Duration, seen: Seconds, clock: Clock) -> Self {
+        let kept = record.tokens.is_some().then(|| id.again());
+        Self::made(id.hash(), kept, record, idle, seen, clock)
+    }
+
+    fn made(
+        hash: Hash,
+        id: Option<Id>,
+        record: Record,
+        idle: Duration,
+        seen: Seconds,
+        clock: Clock,
+    ) -> Self {
         let asked = Asked {
             epoch: AtomicU64::new(0),
             ms: AtomicU64::new(0),
@@ -156,9 +169,10 @@ impl Live {
             turn: tokio::sync::Mutex::default(),
         };
         Self {
+            in_store: true,
             asked,
-            hash: id.hash(),
-            id: record.tokens.is_some().then(|| id.again()),
+            hash,
+            id,
             record: ArcSwap::from_pointee(record),
             renewing: tokio::sync::Mutex::default(),
             idle,
@@ -168,6 +182,11 @@ impl Live {
             signal: Notify::new(),
             clock,
         }
+    }
+
+    /// Whether the store has it; else it stands for a credential that comes with each request.
+    pub const fn is_in_store(&self) -> bool {
+        self.in_store
     }
 
     /// Who signed in, as of then or of the last answer of their provider.
@@ -278,6 +297,11 @@ impl Live {
         }
     }
 
+    /// Ends what stands for no session of the store (see [`Sessions::standing`]).
+    pub fn finish(&self) {
+        self.end();
+    }
+
     fn dies(&self) -> Seconds {
         self.seen().plus(self.idle).min(self.expires())
     }
@@ -369,6 +393,27 @@ enum Entry {
 }
 
 impl Sessions {
+    /// What stands for a session where there is none in the store, for a credential that its holder shows
+    /// with each request: until `expires`, or until somebody ends it by [`Live::finish`].
+    pub fn standing(&self, user: Arc<User>, name: [u8; 32], expires: Seconds) -> Live {
+        let created = Seconds::of(user.signed_in_at);
+        let record = Record {
+            user,
+            created,
+            expires,
+            proof: [0; 16],
+            csrf: [0; 32],
+            client: IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+            user_agent: String::new(),
+            tokens: None,
+            parent: None,
+        };
+        Live {
+            in_store: false,
+            ..Live::made(Hash(name), None, record, Duration::MAX, created, self.clock)
+        }
+    }
+
     /// The sessions in the file at `path`, made if there is none.
     ///
     /// # Errors

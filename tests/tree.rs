@@ -13,7 +13,13 @@ const HOMES: &[(&str, &[&str])] = &[
     ("bcrypt", &["identity/password.rs"]),
     (
         "clap",
-        &["cli.rs", "cli/explain.rs", "cli/probe.rs", "cli/users.rs"],
+        &[
+            "cli.rs",
+            "cli/explain.rs",
+            "cli/probe.rs",
+            "cli/tokens.rs",
+            "cli/users.rs",
+        ],
     ),
     ("cookie", &["pure/cookie.rs"]),
     ("governor", &["pipeline/rate.rs"]),

@@ -56,7 +56,7 @@ pub(super) fn hash_password() -> ExitCode {
 
 /// Adds, removes or lists accounts.
 pub(super) fn users(directory: &Path, command: &Command) -> ExitCode {
-    let file = match accounts_file(directory) {
+    let file = match state_file(directory, |gateway| gateway.accounts) {
         Ok(file) => file,
         Err(code) => return code,
     };
@@ -107,8 +107,11 @@ pub(super) fn users(directory: &Path, command: &Command) -> ExitCode {
     }
 }
 
-/// Where the configuration keeps accounts.
-fn accounts_file(directory: &Path) -> Result<PathBuf, ExitCode> {
+/// Where the configuration keeps what a command changes; its directory is made.
+pub(super) fn state_file(
+    directory: &Path,
+    which: impl FnOnce(Gateway) -> PathBuf,
+) -> Result<PathBuf, ExitCode> {
     let problems = Problems::default();
     let path = directory.join(gateway::FILE);
     let text = std::fs::read_to_string(&path).map_err(|error| {
@@ -121,7 +124,7 @@ fn accounts_file(directory: &Path) -> Result<PathBuf, ExitCode> {
         .map(|table| Gateway::read(&table));
     match gateway {
         Some(gateway) if problems.is_empty() => {
-            let file = directory.join(gateway.accounts);
+            let file = directory.join(which(gateway));
             if let Some(parent) = file.parent() {
                 std::fs::create_dir_all(parent).map_err(|error| {
                     failed(&format!("`{}` can't be made: {error}", parent.display()))
@@ -178,7 +181,7 @@ fn password(quiet: bool) -> Result<Zeroizing<String>, String> {
     Ok(password)
 }
 
-fn failed(error: &str) -> ExitCode {
+pub(super) fn failed(error: &str) -> ExitCode {
     say_error(&format!("{error}\n"));
     ExitCode::FAILURE
 }

@@ -117,7 +117,7 @@ pub fn read(file: &Table, methods: &Methods) -> Vec<Expectation> {
 /// What an expectation can be held to: the words, and the reasons that rules alone can give. What
 /// depends on a credential or on what came before, such as `rate.per_client`, is no reason of these.
 fn outcomes() -> Vec<&'static str> {
-    let refusals: [Refusal; 7] = [
+    let refusals: [Refusal; 8] = [
         route::Refused::UnknownHost.into(),
         network::Refused::Denied.into(),
         network::Refused::NotAllowed.into(),
@@ -131,6 +131,12 @@ fn outcomes() -> Vec<&'static str> {
         access::Refused::Method {
             as_whom: None,
             missing: Vec::new(),
+        }
+        .into(),
+        access::Refused::Scope {
+            as_whom: None,
+            missing: Vec::new(),
+            scopes: Vec::new(),
         }
         .into(),
     ];
@@ -158,13 +164,16 @@ fn outcome(text: &str) -> Result<String, String> {
 
 /// What a rule that is tried only can say.
 fn tried(text: &str) -> Result<String, String> {
-    let stale = access::Refused::Stale {
-        within: Duration::ZERO,
+    let again = access::Again {
+        within: None,
+        acr: Vec::new(),
         sign_in_page: false,
     };
+    let stale = access::Refused::Stale(again.clone()).reason();
+    let weak = access::Refused::Weak(again).reason();
     match text {
         "nothing" => Ok(text.to_owned()),
-        text if text == stale.reason() => Ok(text.to_owned()),
+        text if text == stale || text == weak => Ok(text.to_owned()),
         text if text.starts_with("access.") => outcome(text),
         _ => Err("expected a reason such as `access.denied`, or `nothing`".to_owned()),
     }

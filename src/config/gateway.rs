@@ -24,6 +24,8 @@ pub struct Gateway {
     pub tls: Tls,
     /// Local accounts.
     pub accounts: PathBuf,
+    /// The gate's own tokens.
+    pub tokens: PathBuf,
     /// Sessions of browsers.
     pub session: Session,
     /// Signed identity.
@@ -234,11 +236,12 @@ pub const KEYS: &[Key] = &[
         "Proxies in front of the gate that may say who the client is.",
     ),
     key("accounts", "table", "", "Local accounts."),
+    key("tokens", "table", "", "The gate's own tokens for programs."),
     key(
         "provider",
         "tables by name",
         "none",
-        "Sign-in methods besides the built-in `local` and `basic`.",
+        "Sign-in methods besides the built-in `local`, `basic` and `tokens`.",
     ),
     key("session", "table", "", "Sessions of signed-in browsers."),
     key(
@@ -364,6 +367,14 @@ pub const ACCOUNTS: &[Key] = &[key(
     "file",
     "state/users.toml",
     "Where local accounts are kept; `portcullis users` writes it.",
+)];
+
+/// `[tokens]`.
+pub const TOKENS: &[Key] = &[key(
+    "file",
+    "file",
+    "state/tokens.toml",
+    "Where the gate's own tokens are kept, as hashes; `portcullis tokens` writes it. Its directory is to be there when the gate starts.",
 )];
 
 /// `[session]`.
@@ -599,6 +610,10 @@ impl Gateway {
                 .table("accounts", ACCOUNTS)
                 .and_then(|table| table.value("file", path))
                 .unwrap_or_else(|| "state/users.toml".into()),
+            tokens: table
+                .table("tokens", TOKENS)
+                .and_then(|table| table.value("file", path))
+                .unwrap_or_else(|| "state/tokens.toml".into()),
             session: session(table.table("session", SESSION).as_ref()),
             assertion: assertion(table.table("assertion", ASSERTION).as_ref()),
             limits: limits(table.table("limits", LIMITS).as_ref()),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::identity::{accounts, provider};
+use crate::identity::{accounts, machine_tokens, provider};
 use crate::pipeline::{access, cors, network, rate, request_headers, sign_in};
 use crate::pure::table::Key;
 
@@ -38,6 +38,7 @@ pub fn markdown() -> String {
         ("`policies/NAME.toml`", POLICY),
         ("`policies/tests/NAME.toml`", TESTS),
         ("`users.toml`\n\nWritten by `portcullis users`.", USERS),
+        ("`tokens.toml`\n\nWritten by `portcullis tokens`.", TOKENS),
     ] {
         let _ = write!(page, "\n## {title}\n");
         for section in sections {
@@ -139,6 +140,13 @@ file = "/var/lib/portcullis/users.toml"
 "#,
     },
     Section {
+        heading: "[tokens]",
+        keys: gateway::TOKENS,
+        example: r#"[tokens]
+file = "/var/lib/portcullis/tokens.toml"
+"#,
+    },
+    Section {
         heading: "[provider.NAME]",
         keys: provider::KEYS,
         example: r#"[provider.ci]
@@ -147,6 +155,13 @@ issuer = "https://issuer.example.com"
 audience = ["api.example.com"]
 jwks_url = "https://issuer.example.com/.well-known/jwks.json"
 groups_claim = "groups"
+
+[provider.opaque]
+kind = "introspection"
+introspection_url = "https://issuer.example.com/introspect"
+client_id = "gate"
+client_secret = { file = "/etc/portcullis/opaque.secret" }
+audience = ["api.example.com"]
 
 [provider.legacy]
 kind = "basic"
@@ -376,6 +391,13 @@ const USERS: &[Section] = &[Section {
     example: "",
 }];
 
+/// The gate's own tokens.
+const TOKENS: &[Section] = &[Section {
+    heading: "[token.ID]",
+    keys: machine_tokens::KEYS,
+    example: "",
+}];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,7 +429,10 @@ mod tests {
 
     #[test]
     fn every_section_says_what_each_of_its_keys_does() {
-        for section in [GATEWAY, POLICY, TESTS, USERS].into_iter().flatten() {
+        for section in [GATEWAY, POLICY, TESTS, USERS, TOKENS]
+            .into_iter()
+            .flatten()
+        {
             for (at, key) in section.keys.iter().enumerate() {
                 let ends = key.doc.ends_with('.');
                 assert!(ends && !key.kind.is_empty(), "{key:?}");

@@ -284,7 +284,7 @@ fn problems_of_all_files_are_shown_at_once() {
             "policies/b.toml:2:12: there is nowhere to send requests to",
             "policies/b.toml:4:10: `x` can't be used: expected a path that begins with `/`, of visible ASCII",
             "policies/b.toml:5:1: `prefix` is missing: expected the path that the rules are about, such as `/admin`",
-            "policies/tests/a.toml:3:10: `deny` can't be used: expected one of `allow`, `sign-in`, `refuse`, `route.unknown_host`, `network.denied`, `network.not_allowed`, `access.nobody`, `access.signed_out`, `access.denied`, `access.method`, `route.encoded_slash`, `route.backslash`, `route.control_byte`, `route.encoded_hash`, `route.dot_segment`, `route.invalid_encoding`, `route.double_encoding`, `route.not_utf8`, `route.parameter`, `route.empty_segment`, `route.hidden_dot_segment`",
+            "policies/tests/a.toml:3:10: `deny` can't be used: expected one of `allow`, `sign-in`, `refuse`, `route.unknown_host`, `network.denied`, `network.not_allowed`, `access.nobody`, `access.signed_out`, `access.denied`, `access.method`, `access.scope`, `route.encoded_slash`, `route.backslash`, `route.control_byte`, `route.encoded_hash`, `route.dot_segment`, `route.invalid_encoding`, `route.double_encoding`, `route.not_utf8`, `route.parameter`, `route.empty_segment`, `route.hidden_dot_segment`",
             "policies/tests/a.toml:4:10: `groups` is of a `user`, and there is none",
             "portcullis.toml:1:1: `listen` is missing: expected at least one `[[listen]]` with an `address`",
             "portcullis.toml:2:1: unknown key `body`",
@@ -315,7 +315,9 @@ fn a_method_that_can_not_be_used_is_no_problem_of_the_policies_that_name_it() {
     let policy = "host = \"a.test\"\nbackends = [\"whoami\"]\n[sign_in]\nwith = [\"ci\"]\n";
     assert_eq!(
         heads(&gateway, &[("a", policy)], &[]),
-        ["portcullis.toml:5:8: `oauth` can't be used: `oidc`, `github`, `jwt` or `basic`"]
+        [
+            "portcullis.toml:5:8: `oauth` can't be used: `oidc`, `github`, `jwt`, `introspection` or `basic`"
+        ]
     );
 }
 

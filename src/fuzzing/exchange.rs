@@ -25,6 +25,7 @@ use crate::config::{self, Files};
 use crate::edge::exchange::{Exchange, Setup, Site};
 use crate::edge::{Drain, Limits, http1 as edge};
 use crate::identity::accounts::Accounts;
+use crate::identity::machine_tokens::MachineTokens;
 use crate::identity::password::Stored;
 use crate::identity::{AtSignIn, Identity, Shared};
 use crate::observe::access_log::{Format, Lines};
@@ -191,8 +192,15 @@ impl World {
         )
         .expect("a store");
         let shared = Arc::new(Shared::new(sessions, 1).expect("random bytes"));
-        let identity =
-            Identity::new(&shared, accounts, &[], &home, &problems).expect("an identity");
+        let identity = Identity::new(
+            &shared,
+            accounts,
+            MachineTokens::default(),
+            &[],
+            &home,
+            &problems,
+        )
+        .expect("an identity");
         let asked = AtSignIn {
             name: "bob",
             password: &Zeroizing::new("bob's password".to_owned()),

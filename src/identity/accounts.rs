@@ -271,7 +271,7 @@ pub fn is_account_name(text: &str) -> bool {
     is_name(text) && !text.contains(':')
 }
 
-fn at(file: Arc<str>, line: u32, message: String) -> Problem {
+pub(super) fn at(file: Arc<str>, line: u32, message: String) -> Problem {
     Problem {
         file,
         line,
@@ -283,7 +283,7 @@ fn at(file: Arc<str>, line: u32, message: String) -> Problem {
     }
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len().saturating_add(2));
     out.push('"');
     for c in text.chars() {
@@ -355,6 +355,25 @@ pub fn load_htpasswd(path: &Path, groups: &[Arc<str>], problems: &Problems) -> O
 /// # Errors
 /// Why nothing was changed.
 pub fn edit<T>(path: &Path, change: impl FnOnce(&mut Accounts) -> T) -> Result<T, EditError> {
+    edit_file(path, |text, problems| {
+        let mut accounts = match text {
+            Some(text) => Accounts::parse(&path.display().to_string(), text, problems)?,
+            None => Accounts::default(),
+        };
+        let changed = change(&mut accounts);
+        Some((changed, accounts.render()))
+    })
+}
+
+/// Writes the file at `path` anew with what `change` makes of its text, if there is one: private, under
+/// a lock, and at once. Without an answer, after adding why, it stays as it is.
+///
+/// # Errors
+/// Why nothing was changed.
+pub(super) fn edit_file<T>(
+    path: &Path,
+    change: impl FnOnce(Option<&str>, &Problems) -> Option<(T, String)>,
+) -> Result<T, EditError> {
     let fail = |path: &Path| {
         let path = path.to_owned();
         move |why| EditError::File(path, why)
@@ -362,19 +381,17 @@ pub fn edit<T>(path: &Path, change: impl FnOnce(&mut Accounts) -> T) -> Result<T
     let lock_path = beside(path, "lock");
     let lock = private(&lock_path, false).map_err(fail(&lock_path))?;
     lock.lock().map_err(fail(&lock_path))?;
-    let mut accounts = match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let problems = Problems::default();
-            Accounts::parse(&path.display().to_string(), &text, &problems)
-                .ok_or_else(|| EditError::Problems(problems.into_sorted()))?
-        }
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Accounts::default(),
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => Some(text),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => None,
         Err(why) => return Err(fail(path)(why)),
     };
-    let changed = change(&mut accounts);
+    let problems = Problems::default();
+    let (changed, text) = change(text.as_deref(), &problems)
+        .ok_or_else(|| EditError::Problems(problems.into_sorted()))?;
     let random = keys::random::<8>().map_err(|_| EditError::NoRandom)?;
     let new = beside(path, &format!("{:016x}.new", u64::from_be_bytes(*random)));
-    replace(path, &new, &accounts.render())
+    replace(path, &new, &text)
         .inspect_err(|_| drop(std::fs::remove_file(&new)))
         .map_err(fail(path))?;
     Ok(changed)

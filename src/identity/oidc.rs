@@ -67,7 +67,9 @@ const MOST_BYTES: usize = 256 * 1024;
 /// The longest ID token that is kept for sign-out.
 const MOST_HINT_BYTES: usize = 6 * 1024;
 /// Claims that are about the token, not about the user.
-const OF_THE_TOKEN: [&str; 5] = ["nonce", "at_hash", "c_hash", "s_hash", "jti"];
+const OF_THE_TOKEN: [&str; 8] = [
+    "nonce", "at_hash", "c_hash", "s_hash", "jti", "scope", "scp", "scopes",
+];
 
 /// A provider as the configuration states it.
 #[derive(Debug, Clone)]
@@ -577,11 +579,8 @@ impl Oidc {
         if settings.by_form {
             request = request.add_extra_param("response_mode", "form_post");
         }
-        let acr = match asked.acr {
-            [] => &settings.acr,
-            stronger => stronger,
-        };
-        for one in acr {
+        let acr = contexts(&settings.acr, asked.acr);
+        for one in &acr {
             request = request.add_auth_context_value(AuthenticationContextClass::new(one.clone()));
         }
         if !settings.prompt.is_empty() {
@@ -610,7 +609,7 @@ impl Oidc {
             verifier,
             browser: Attempt::browser(asked.browser),
             max_age: max_age.map(|age| age.as_secs()),
-            acr: acr.to_vec(),
+            acr,
             hand_over: asked.hand_over.map(str::to_owned),
         };
         Ok(Begun {
@@ -987,11 +986,7 @@ impl Oidc {
         for name in OF_THE_TOKEN {
             claims.remove(name);
         }
-        let mut user = jwt::user(&claims, rule).map_err(Error::Token)?;
-        // When nobody says when the person proved it, it was long ago: `iat` is when we asked.
-        if !claims.contains_key("auth_time") {
-            user.signed_in_at = SystemTime::UNIX_EPOCH;
-        }
+        let user = jwt::user(&claims, rule).map_err(Error::Token)?;
         let secret = |text: &str| Zeroizing::new(text.to_owned());
         let refresh = answer
             .refresh_token
@@ -1174,8 +1169,26 @@ fn add(claims: &mut Claims, others: Claims) {
     }
 }
 
+/// The contexts of which a sign-in must be in one: what is asked for only ever narrows what the provider's
+/// sign-ins must be, because it comes by way of the browser.
+fn contexts(always: &[String], asked: &[String]) -> Vec<String> {
+    if always.is_empty() {
+        return asked.to_vec();
+    }
+    let both: Vec<_> = asked
+        .iter()
+        .filter(|one| always.contains(one))
+        .cloned()
+        .collect();
+    if both.is_empty() {
+        always.to_vec()
+    } else {
+        both
+    }
+}
+
 /// Client credentials as RFC 6749 §2.3.1 writes them.
-fn basic(client_id: &str, secret: &str) -> Result<HeaderValue, Error> {
+pub(super) fn basic(client_id: &str, secret: &str) -> Result<HeaderValue, Error> {
     let pair = Zeroizing::new(format!(
         "{}:{}",
         form::encoded(client_id),
@@ -1225,5 +1238,32 @@ pub async fn keep_fresh(oidc: std::sync::Weak<Oidc>, now: fn() -> SystemTime) {
         // A minute at most, to notice that nobody holds it any more.
         let minute = FETCH_TIME.saturating_mul(12);
         drop(tokio::time::timeout(minute, learned.changed()).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_browser_asks_for_never_widens_what_a_sign_in_must_be() {
+        let list = |text: &str| {
+            text.split_terminator(' ')
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        for (always, asked, expected) in [
+            ("", "", ""),
+            ("", "mfa", "mfa"),
+            ("pwd mfa", "", "pwd mfa"),
+            ("pwd mfa", "mfa hwk", "mfa"),
+            ("hwk", "pwd", "hwk"),
+        ] {
+            assert_eq!(
+                contexts(&list(always), &list(asked)),
+                list(expected),
+                "{always}; {asked}"
+            );
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use openidconnect::{AuthUrl, TokenUrl};
 
+use crate::pure::introspection::Rule as AnswerRule;
 use crate::pure::jwk::Algorithm;
 use crate::pure::jwt::{self, Type};
 use crate::pure::secret::{self, SecretSource};
@@ -17,6 +18,8 @@ use crate::pure::unit;
 
 use super::accounts::{self, LOCAL};
 use super::github;
+use super::introspection;
+use super::machine_tokens::TOKENS;
 use super::metadata::{Aliases, Metadata, is_safe};
 use super::oidc::{Audience, Authentication, Settings};
 
@@ -27,15 +30,15 @@ pub const BASIC: &str = "basic";
 pub const KEYS: &[Key] = &[
     key(
         "kind",
-        "`oidc`, `github`, `jwt` or `basic`",
+        "`oidc`, `github`, `jwt`, `introspection` or `basic`",
         "none: required",
-        "What the method takes: people, by an OpenID provider's sign-in page or by GitHub's; bearer tokens of an issuer; or names and passwords by HTTP basic.",
+        "What the method takes: people, by an OpenID provider's sign-in page or by GitHub's; bearer tokens that an issuer has signed; bearer tokens that only their issuer can read, which is asked about each (RFC 7662); or names and passwords by HTTP basic.",
     ),
     key(
         "issuer",
         "string",
         "none: required for `oidc` and `jwt`",
-        "`iss` of its tokens, exactly. Below it an OpenID provider states everything else (`/.well-known/openid-configuration`).",
+        "`iss` of its tokens, exactly; where it is stated for `introspection`, answers must name it. Below it an OpenID provider states everything else (`/.well-known/openid-configuration`).",
     ),
     key(
         "preset",
@@ -52,8 +55,20 @@ pub const KEYS: &[Key] = &[
     key(
         "client_id",
         "string",
-        "none: required for `oidc` and `github`",
+        "none: required for `oidc`, `github` and `introspection`",
         "The gate's name at the provider.",
+    ),
+    key(
+        "introspection_url",
+        "https URL",
+        "none: required for `introspection`",
+        "Where the issuer is asked about a token. That one is active is remembered for a minute, and never beyond its end; that one is not, for ten seconds. Sixteen questions are asked at once, and sixty-four wait. While the issuer is away, nobody is let in by tokens that are not remembered (503).",
+    ),
+    key(
+        "clients",
+        "list of strings",
+        "any",
+        "`client_id` of the issuer's answer must be one of these: for issuers that answer without `aud`, in place of `audience`, or beside it.",
     ),
     key(
         "client_secret",
@@ -65,7 +80,7 @@ pub const KEYS: &[Key] = &[
         "client_auth",
         "`client_secret_basic`, `client_secret_post`, `private_key_jwt`, `tls` or `none`",
         "a secret, as the provider takes it",
-        "How the gate proves to the provider who it is: `private_key_jwt` by what a key has signed, `tls` by `certificate`, `none` not at all, which leaves a code to PKCE alone.",
+        "How the gate proves to the provider who it is (for `introspection`, by a secret alone): `private_key_jwt` by what a key has signed, `tls` by `certificate`, `none` not at all, which leaves a code to PKCE alone.",
     ),
     key(
         "client_key",
@@ -197,8 +212,8 @@ pub const KEYS: &[Key] = &[
     key(
         "audience",
         "list of strings",
-        "none: required for `jwt`",
-        "`aud` must name one of these: tokens made for somebody else are refused.",
+        "none: required for `jwt`, and for `introspection` without `clients`",
+        "`aud` must name one of these: tokens made for somebody else, or for nobody in particular, are refused.",
     ),
     key(
         "jwks_url",
@@ -227,7 +242,7 @@ pub const KEYS: &[Key] = &[
     key(
         "name_claim",
         "string",
-        "sub; login for `github`",
+        "sub; login for `github`; for `introspection`, `username` where there is no `sub`",
         "The claim that becomes the user's name. Take one that users can't choose. At GitHub `login` can be renamed, and then taken by somebody else: `id`, a number, stays.",
     ),
     key(
@@ -297,6 +312,15 @@ pub enum Takes {
         /// Who signs them.
         keys: KeySource,
         /// How their issuer is reached.
+        trust: Trust,
+    },
+    /// Bearer tokens that their issuer is asked about.
+    Introspected {
+        /// How it is asked, and what it must answer.
+        settings: Box<introspection::Settings>,
+        /// Where the client's secret is kept.
+        secret: SecretSource,
+        /// How it is reached.
         trust: Trust,
     },
     /// People, by an OpenID provider.
@@ -372,11 +396,15 @@ pub fn named(name: &str, methods: &Methods) -> Result<(Arc<str>, Kind), String> 
 
 /// The methods that there are: the built-in ones and those of the configuration.
 pub fn kinds(providers: &[Provider]) -> Methods {
-    let built_in = [(LOCAL.into(), Kind::Session), (BASIC.into(), Kind::Basic)];
+    let built_in = [
+        (LOCAL.into(), Kind::Session),
+        (BASIC.into(), Kind::Basic),
+        (TOKENS.into(), Kind::Bearer),
+    ];
     let stated = providers.iter().map(|provider| {
         let kind = match provider.takes {
             Takes::Passwords { .. } => Kind::Basic,
-            Takes::Tokens { .. } => Kind::Bearer,
+            Takes::Tokens { .. } | Takes::Introspected { .. } => Kind::Bearer,
             Takes::People { .. } => Kind::Session,
         };
         (Arc::clone(&provider.name), kind)
@@ -391,7 +419,7 @@ impl Provider {
             Takes::People { settings, key, .. } => {
                 matches!(settings.authentication, Authentication::Key(_)) && key.is_none()
             }
-            Takes::Passwords { .. } | Takes::Tokens { .. } => false,
+            Takes::Passwords { .. } | Takes::Tokens { .. } | Takes::Introspected { .. } => false,
         }
     }
 
@@ -402,6 +430,10 @@ impl Provider {
             Takes::Tokens { keys, trust, .. } => match keys {
                 KeySource::File(file) => (vec![file], trust),
                 KeySource::Url(_) => (Vec::new(), trust),
+            },
+            Takes::Introspected { secret, trust, .. } => match secret {
+                SecretSource::File(file) => (vec![file], trust),
+                SecretSource::Env(_) | SecretSource::Credential(_) => (Vec::new(), trust),
             },
             Takes::People {
                 secret, key, trust, ..
@@ -436,51 +468,68 @@ impl Provider {
             table.problem("kind", format!("`{name}` can't name a method"), Some(hint));
             return None;
         }
-        if name == LOCAL || name == BASIC {
+        if name == LOCAL || name == BASIC || name == TOKENS {
             let hint = "it is built in, and needs no table".to_owned();
             table.problem("kind", format!("`{name}` is taken"), Some(hint));
             return None;
         }
         let kind = table.value("kind", |text| match text {
-            "jwt" => Ok(Kind::Bearer),
-            "basic" => Ok(Kind::Basic),
-            "oidc" | "github" => Ok(Kind::Session),
-            _ => Err("`oidc`, `github`, `jwt` or `basic`".to_owned()),
+            "oidc" | "github" | "jwt" | "introspection" | "basic" => Ok(text.to_owned()),
+            _ => Err("`oidc`, `github`, `jwt`, `introspection` or `basic`".to_owned()),
         });
         let name = Arc::from(name);
-        let is_github = table.string("kind").as_deref() == Some("github");
-        if !is_github {
+        if kind.as_deref() != Some("github") {
             foreign(table, &["url", "organizations", "any_user"], "github");
         }
-        let takes = match kind {
-            Some(Kind::Bearer) => {
+        let takes = match kind.as_deref() {
+            Some("jwt") => {
                 foreign(table, &["file", "groups"], "basic");
+                foreign(table, CLIENT_KEYS, "oidc");
                 foreign(table, PEOPLE_KEYS, "oidc");
+                foreign(table, INTROSPECTION_KEYS, "introspection");
                 tokens(&name, table)?
             }
-            Some(Kind::Basic) => {
-                foreign(table, TOKEN_KEYS, "jwt");
+            Some("introspection") => {
+                foreign(table, &["file", "groups"], "basic");
                 foreign(table, PEOPLE_KEYS, "oidc");
+                foreign(table, SIGNED_KEYS, "jwt");
+                introspected(&name, table)?
+            }
+            Some("basic") => {
+                foreign(table, TOKEN_KEYS, "jwt");
+                foreign(table, SIGNED_KEYS, "jwt");
+                foreign(table, CLIENT_KEYS, "oidc");
+                foreign(table, PEOPLE_KEYS, "oidc");
+                foreign(table, INTROSPECTION_KEYS, "introspection");
                 foreign(table, TRUST_KEYS, "oidc");
                 passwords(table)?
             }
-            Some(Kind::Session) if is_github => {
+            Some("github") => {
                 foreign(table, &["file", "groups"], "basic");
                 foreign(table, &["audience", "jwks_file"], "jwt");
+                foreign(table, INTROSPECTION_KEYS, "introspection");
                 foreign(table, OPENID_KEYS, "oidc");
-                for key in PEOPLE_KEYS.iter().filter(|key| !OAUTH_KEYS.contains(key)) {
+                for key in PEOPLE_KEYS
+                    .iter()
+                    .chain(CLIENT_KEYS)
+                    .filter(|key| !OAUTH_KEYS.contains(key))
+                {
                     foreign(table, &[*key], "oidc");
                 }
                 github(&name, table)?
             }
-            Some(Kind::Session) => {
+            Some(_) => {
                 foreign(table, &["file", "groups"], "basic");
                 foreign(table, &["audience", "jwks_file"], "jwt");
+                foreign(table, INTROSPECTION_KEYS, "introspection");
                 people(&name, table)?
             }
             None => {
                 if !table.has("kind") {
-                    table.missing("kind", "`oidc`, `github`, `jwt` or `basic`");
+                    table.missing(
+                        "kind",
+                        "`oidc`, `github`, `jwt`, `introspection` or `basic`",
+                    );
                 }
                 return None;
             }
@@ -492,25 +541,20 @@ impl Provider {
 const TOKEN_KEYS: &[&str] = &[
     "issuer",
     "audience",
-    "jwks_url",
-    "jwks_file",
-    "algorithms",
-    "type",
     "name_claim",
     "groups_claim",
     "trust_unverified_email",
 ];
 
+const SIGNED_KEYS: &[&str] = &["jwks_url", "jwks_file", "algorithms", "type"];
+
+const INTROSPECTION_KEYS: &[&str] = &["introspection_url", "clients"];
+
+const CLIENT_KEYS: &[&str] = &["client_id", "client_secret", "client_auth"];
+
 const PEOPLE_KEYS: &[&str] = &[
     "preset",
     "title",
-    "client_id",
-    "client_secret",
-    "client_auth",
-    "client_key",
-    "client_key_id",
-    "client_key_certificate",
-    "client_assertion_audience",
     "scopes",
     "email_domains",
     "prompt",
@@ -609,6 +653,73 @@ fn tokens(provider: &Arc<str>, table: &Table) -> Option<Takes> {
         rule: Arc::new(rule),
         keys: keys?,
         trust: trust(table)?,
+    })
+}
+
+fn introspected(provider: &Arc<str>, table: &Table) -> Option<Takes> {
+    let before = table.problems().count();
+    for (key, what) in [
+        (
+            "introspection_url",
+            "where the issuer is asked about a token",
+        ),
+        ("client_id", "the gate's name at the issuer"),
+        ("client_secret", "where the client's secret is kept"),
+    ] {
+        if !table.has(key) {
+            table.missing(key, what);
+        }
+    }
+    if !table.has("audience") && !table.has("clients") {
+        let what =
+            "who the tokens are for, as in `aud`; or `clients`, where the issuer gives no `aud`";
+        table.missing("audience", what);
+    }
+    let url = table.value("introspection_url", safe_url);
+    let client_id = table.value("client_id", |text| not_empty(text, "a client id"));
+    let secret = SecretSource::read(table, "client_secret");
+    let by_form = table.value("client_auth", |text| match text {
+        "client_secret_basic" => Ok(false),
+        "client_secret_post" => Ok(true),
+        _ => Err("`client_secret_basic` or `client_secret_post`".to_owned()),
+    });
+    let names = |key, what: &'static str| {
+        some_of(table, key, "an empty list would take no token", |text| {
+            not_empty(text, what)
+        })
+    };
+    let text = |key, what: &'static str| table.value(key, |text| not_empty(text, what));
+    let rule = AnswerRule {
+        provider: Arc::clone(provider),
+        issuer: text("issuer", "the issuer's URL"),
+        audience: names("audience", "an audience").unwrap_or_default(),
+        clients: names("clients", "a client id").unwrap_or_default(),
+        name_claim: text("name_claim", "a claim's name"),
+        groups_claim: text("groups_claim", "a claim's name"),
+        trust_unverified_email: table.boolean("trust_unverified_email").unwrap_or(false),
+    };
+    let trust = trust(table);
+    // What can't be read must not come to be what is not asked.
+    if table.problems().count() > before {
+        return None;
+    }
+    let settings = introspection::Settings {
+        url: url?,
+        client_id: client_id?,
+        by_form: by_form.unwrap_or(false),
+        rule: Arc::new(rule),
+    };
+    Some(Takes::Introspected {
+        settings: Box::new(settings),
+        secret: secret?,
+        trust: trust?,
+    })
+}
+
+fn safe_url(text: &str) -> Result<String, String> {
+    is_safe(text).then(|| text.to_owned()).ok_or_else(|| {
+        "an `https://` URL, or an `http://` one of this machine (127.0.0.1, [::1], localhost)"
+            .to_owned()
     })
 }
 
@@ -976,14 +1087,7 @@ const LEAST_REFRESH: Duration = Duration::from_secs(2);
 /// The endpoints that the configuration states in the provider's place, if it does; nothing after
 /// adding what is wrong with them.
 fn endpoints(table: &Table, issuer: Option<&str>) -> Option<Option<Metadata>> {
-    let url = |key| {
-        table.value(key, |text| {
-            is_safe(text).then(|| text.to_owned()).ok_or_else(|| {
-                "an `https://` URL, or an `http://` one of this machine (127.0.0.1, [::1], localhost)"
-                    .to_owned()
-            })
-        })
-    };
+    let url = |key| table.value(key, safe_url);
     const REQUIRED: [&str; 3] = ["authorization_url", "token_url", "jwks_url"];
     const OTHERS: [&str; 2] = ["userinfo_url", "end_session_url"];
     if !REQUIRED.iter().chain(&OTHERS).any(|key| table.has(key)) {
@@ -1031,12 +1135,7 @@ fn trust(table: &Table) -> Option<Trust> {
 }
 
 fn key_source(table: &Table) -> Option<KeySource> {
-    let url = table.value("jwks_url", |text| {
-        is_safe(text).then(|| text.to_owned()).ok_or_else(|| {
-            "an `https://` URL, or an `http://` one of this machine (127.0.0.1, [::1], localhost)"
-                .to_owned()
-        })
-    });
+    let url = table.value("jwks_url", safe_url);
     let file = table.string("jwks_file");
     match (table.has("jwks_url"), table.has("jwks_file")) {
         (true, true) => {

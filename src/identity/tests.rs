@@ -113,7 +113,14 @@ impl World {
         accounts: Accounts,
     ) -> Identity {
         let problems = Problems::default();
-        let identity = Identity::new(shared, accounts, providers, dir.path(), &problems);
+        let identity = Identity::new(
+            shared,
+            accounts,
+            MachineTokens::default(),
+            providers,
+            dir.path(),
+            &problems,
+        );
         identity.unwrap_or_else(|| panic!("{:?}", problems.into_sorted()))
     }
 
@@ -179,7 +186,8 @@ impl World {
         seconds: u64,
     ) -> Result<Arc<User>, Failure> {
         let methods: Vec<_> = methods.iter().map(|method| Arc::from(*method)).collect();
-        self.identity.by_token(&methods, token, at(seconds)).await
+        let program = self.identity.by_token(&methods, token, at(seconds)).await;
+        program.map(|program| program.user())
     }
 }
 
@@ -187,11 +195,73 @@ impl World {
 fn providers_are_read() {
     let providers = World::new().providers;
     let kinds = kinds(&providers);
-    assert_eq!(kinds.len(), 5);
+    assert_eq!(kinds.len(), 6);
+    assert_eq!(kinds["tokens"], Kind::Bearer);
     assert_eq!(kinds["local"], Kind::Session);
     assert_eq!(kinds["basic"], Kind::Basic);
     assert_eq!(kinds["legacy"], Kind::Basic);
     assert_eq!(kinds["ci"], Kind::Bearer);
+}
+
+#[test]
+fn an_issuer_that_is_asked_says_for_whom_its_tokens_are() {
+    let said = |more: &str| read(&format!("[provider.x]\nkind = 'introspection'\n{more}"));
+    let client =
+        "introspection_url = 'https://i/'\nclient_id = 'a'\nclient_secret = { file = 's' }\n";
+    for more in [
+        "audience = 'a'",
+        "clients = 'c'",
+        "audience = ['a', 'b']\nclients = ['c']\nissuer = 'i'\nclient_auth = 'client_secret_post'",
+    ] {
+        assert!(said(&format!("{client}{more}")).is_ok(), "{more}");
+    }
+    assert_eq!(said("").unwrap_err().len(), 4);
+    for more in [
+        "",
+        "audience = []",
+        "audience = 'a'\nclients = []",
+        "audience = 'a'\nissuer = ''",
+        "audience = 'a'\nscopes = ['b']",
+        "audience = 'a'\njwks_file = 'b'",
+        "audience = 'a'\nclient_auth = 'none'",
+        "audience = 'a'\nintrospection_urls = 'b'",
+    ] {
+        let problems = said(&format!("{client}{more}")).unwrap_err();
+        assert_eq!(problems.len(), 1, "{more}: {problems:?}");
+    }
+    let clear = client.replace("https", "http");
+    assert!(said(&format!("{clear}audience = 'a'")).is_err());
+}
+
+#[test]
+fn an_issuer_that_is_asked_is_another_when_anything_about_it_changes() {
+    let world = World::new();
+    let authority = || {
+        let made = rcgen::generate_simple_self_signed(["i".to_owned()]).unwrap();
+        std::fs::write(world.dir.path().join("ca.pem"), made.cert.pem()).unwrap();
+    };
+    std::fs::write(world.dir.path().join("s"), "secret").unwrap();
+    authority();
+    let open = |audience: &str| {
+        let providers = read(&format!(
+            "[provider.x]\nkind = 'introspection'\nintrospection_url = 'https://i/'\nclient_id = 'a'\n\
+             client_secret = {{ file = 's' }}\naudience = '{audience}'\nca = 'ca.pem'\n"
+        ));
+        let providers = providers.unwrap();
+        let identity = World::open(&world.shared, &world.dir, &providers, accounts(&[]));
+        match identity.methods.get("x") {
+            Some(Method::Introspection(one)) => Arc::clone(one),
+            _ => panic!("no introspector"),
+        }
+    };
+    let first = open("a");
+    assert!(Arc::ptr_eq(&first, &open("a")));
+    assert_ne!(first.fingerprint, open("b").fingerprint);
+    std::fs::write(world.dir.path().join("s"), "another").unwrap();
+    let second = open("a");
+    assert_ne!(first.fingerprint, second.fingerprint);
+    authority();
+    assert_ne!(second.fingerprint, open("a").fingerprint);
 }
 
 #[test]
@@ -286,7 +356,9 @@ fn a_client_proves_itself_in_one_way_that_is_whole() {
                 let published = providers[0].needs_published_keys();
                 (settings.authentication, key.clone(), published)
             }
-            Takes::Passwords { .. } | Takes::Tokens { .. } => panic!("another kind"),
+            Takes::Passwords { .. } | Takes::Tokens { .. } | Takes::Introspected { .. } => {
+                panic!("another kind")
+            }
         })
     };
     for (name, secret, expected) in [
@@ -347,6 +419,7 @@ fn a_renewed_key_is_taken_up_and_nothing_else_forgets_what_is_known() {
         let made = Identity::new(
             &world.shared,
             Accounts::default(),
+            MachineTokens::default(),
             &providers,
             base,
             &problems,
@@ -373,7 +446,14 @@ fn a_provider_whose_file_is_missing_or_broken_is_a_problem_t12() {
             let problems = Problems::default();
             let accounts = Accounts::default();
             let base = world.dir.path();
-            let made = Identity::new(&world.shared, accounts, &world.providers, base, &problems);
+            let made = Identity::new(
+                &world.shared,
+                accounts,
+                MachineTokens::default(),
+                &world.providers,
+                base,
+                &problems,
+            );
             assert!(made.is_none() && problems.count() == 1, "{file}");
         };
         std::fs::write(&path, "nonsense").unwrap();
@@ -747,7 +827,7 @@ fn a_name_that_no_method_knows_costs_a_hash_of_any_of_them_t1() {
                 assert!(!known);
                 stored.unwrap().for_file().to_owned()
             })
-            .collect::<std::collections::HashSet<_>>()
+            .collect::<HashSet<_>>()
     };
     assert_eq!(hashes(&world).len(), 4, "bob, eve, old, and the other bob");
     world.reload(&[]);

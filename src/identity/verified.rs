@@ -20,27 +20,34 @@ const SHARDS: usize = 16;
 /// Answers in one shard; when it is full and none has run out, it begins anew.
 const SHARD_ANSWERS: usize = 512;
 
-/// Verified users by key, until a time each.
-#[derive(Default)]
-pub struct Verified {
-    shards: [Shard; SHARDS],
+/// Verified users, or what else was found, by key, until a time each.
+pub struct Verified<T = Arc<User>> {
+    shards: [Shard<T>; SHARDS],
 }
 
-type Shard = RwLock<HashMap<Key, (Arc<User>, Seconds)>>;
+type Shard<T> = RwLock<HashMap<Key, (T, Seconds)>>;
 
-impl Verified {
-    /// Who was verified with `key`, if that still holds.
-    pub fn get(&self, key: &Key, now: SystemTime) -> Option<Arc<User>> {
+impl<T> Default for Verified<T> {
+    fn default() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| RwLock::default()),
+        }
+    }
+}
+
+impl<T: Clone> Verified<T> {
+    /// What was found with `key`, if that still holds.
+    pub fn get(&self, key: &Key, now: SystemTime) -> Option<T> {
         let shard = self
             .shard(key)
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         let (user, until) = shard.get(key)?;
-        (*until > Seconds::of(now)).then(|| Arc::clone(user))
+        (*until > Seconds::of(now)).then(|| user.clone())
     }
 
     /// Remembers that `key` is `user`, `until` then.
-    pub fn put(&self, key: Key, user: Arc<User>, until: Seconds, now: SystemTime) {
+    pub fn put(&self, key: Key, user: T, until: Seconds, now: SystemTime) {
         let now = Seconds::of(now);
         let mut shard = self
             .shard(&key)
@@ -59,7 +66,7 @@ impl Verified {
         clippy::indexing_slicing,
         reason = "a number modulo SHARDS is below SHARDS"
     )]
-    fn shard(&self, key: &Key) -> &Shard {
+    fn shard(&self, key: &Key) -> &Shard<T> {
         let [first, ..] = key;
         &self.shards[usize::from(*first) % SHARDS]
     }

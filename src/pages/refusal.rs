@@ -8,6 +8,7 @@
 //! | 401, but there is nothing to sign in with | 403 |
 //! | 405 | `Allow` |
 //! | 429 | `Retry-After`, and the `RateLimit` fields |
+//! | 403 to a token without the scope that it takes | a challenge that names the scope |
 //! | 403 to somebody who is told what they lack | the sentences, and for programs `missing` |
 //! | a person asked | a page |
 //! | a program asked | `application/problem+json` |
@@ -78,6 +79,22 @@ pub fn respond(refusal: &Refusal, ctx: &Context<'_>) -> Response<Bytes> {
                 ..Extra::default()
             },
         ),
+        Answer::InsufficientScope {
+            missing, challenge, ..
+        } => {
+            let mut response = said.respond(
+                ctx,
+                Extra {
+                    way_out: ctx.has_sign_in_page,
+                    missing,
+                    ..Extra::default()
+                },
+            );
+            if let Ok(challenge) = HeaderValue::try_from(challenge) {
+                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            }
+            response
+        }
         Answer::BadRequest
         | Answer::Forbidden { as_whom: None }
         | Answer::NotFound
@@ -167,6 +184,25 @@ impl Said {
                         .markup(" for access, and quote the request id below."),
                     detail: "Access is not granted for what is in `missing`; ask the operator for it, and quote the request id.",
                     ..Self::of(&Answer::Forbidden { as_whom: None }, ctx)
+                }
+            }
+            Answer::InsufficientScope {
+                as_whom, missing, ..
+            } => {
+                let answer = match as_whom {
+                    Some(as_whom) if !missing.is_empty() => Answer::Lacking {
+                        as_whom: as_whom.clone(),
+                        missing: missing.clone(),
+                    },
+                    as_whom => Answer::Forbidden {
+                        as_whom: as_whom.clone(),
+                    },
+                };
+                Self {
+                    kind: "/.portcullis/problems/insufficient-scope",
+                    title: "Insufficient scope",
+                    detail: "Send a token with the scope in WWW-Authenticate.",
+                    ..Self::of(&answer, ctx)
                 }
             }
             Answer::Forbidden { as_whom } => Self {
@@ -393,7 +429,7 @@ fn challenged(challenge: &Challenge, said: Said, ctx: &Context<'_>) -> Response<
             },
         )
     } else if ctx.asked.is_repeatable {
-        return to_sign_in(ctx, challenge.within);
+        return to_sign_in(ctx, challenge);
     } else {
         // A redirect would lose what was sent, and look as if it had been taken.
         // In another tab, because this page still holds it: a reload sends it again.
@@ -440,20 +476,25 @@ fn by_no_page(ctx: &Context<'_>) -> Html {
         .markup(" if you need it in a browser.")
 }
 
-fn to_sign_in(ctx: &Context<'_>, within: Option<u64>) -> Response<Bytes> {
+fn to_sign_in(ctx: &Context<'_>, challenge: &Challenge) -> Response<Bytes> {
     let mut path = SIGN_IN.to_owned();
     let target = ctx.asked.target.as_deref();
-    if let Some(target) = target.filter(|to| to.len() <= MAX_TO && *to != "/") {
-        path.push_str("?to=");
-        percent_encode(target, &mut path);
-    }
-    if let Some(within) = within {
-        path.push(if path.len() == SIGN_IN.len() {
-            '?'
-        } else {
-            '&'
-        });
-        path.push_str(&format!("within={within}"));
+    let to = target.filter(|to| to.len() <= MAX_TO && *to != "/");
+    let within = challenge.within.map(|within| within.to_string());
+    let all = [
+        ("to", to),
+        ("within", within.as_deref()),
+        ("acr", challenge.acr.as_deref()),
+    ];
+    let mut separator = '?';
+    for (name, value) in all {
+        if let Some(value) = value {
+            path.push(separator);
+            path.push_str(name);
+            path.push('=');
+            percent_encode(value, &mut path);
+            separator = '&';
+        }
     }
     super::redirect(ctx, &path)
 }

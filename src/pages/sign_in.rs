@@ -41,6 +41,8 @@ pub struct Offer<'a> {
     pub within: Option<u64>,
     /// The ticket of the host that waits for the sign-in; empty without one.
     pub waiting: &'a str,
+    /// The authentication contexts of which it must be in one, with spaces between.
+    pub acr: Option<String>,
     /// Providers: their names in the configuration, and what people call them.
     pub providers: Vec<(&'a str, &'a str)>,
     /// Whether an e-mail address names a provider.
@@ -175,6 +177,9 @@ fn link(provider: &str, offer: &Offer<'_>) -> String {
     if !offer.waiting.is_empty() {
         query.add("for", offer.waiting);
     }
+    if let Some(acr) = &offer.acr {
+        query.add("acr", acr);
+    }
     format!("{SIGN_IN}?{}", query.into_string())
 }
 
@@ -184,19 +189,31 @@ fn by_email(html: Html, offer: &Offer<'_>) -> Html {
     } else {
         ""
     };
-    html.markup("<form method=\"get\" action=\"")
+    let mut html = html
+        .markup("<form method=\"get\" action=\"")
         .markup(SIGN_IN)
         .markup("\">\n<input type=\"hidden\" name=\"for\" value=\"")
         .text(offer.waiting)
         .markup("\">\n<input type=\"hidden\" name=\"to\" value=\"")
-        .text(offer.to)
-        .markup(concat!(
-            "\">\n<label for=\"email\">E-mail address</label>\n",
-            "<input id=\"email\" name=\"email\" type=\"email\" autocomplete=\"email\" ",
-            "maxlength=\"254\" required",
-        ))
-        .markup(wrong)
-        .markup(">\n<button>Continue</button>\n</form>\n")
+        .text(offer.to);
+    // What is asked of the sign-in is asked of it by whichever way it is chosen.
+    if let Some(within) = offer.within {
+        html = html
+            .markup("\">\n<input type=\"hidden\" name=\"within\" value=\"")
+            .text(&within.to_string());
+    }
+    if let Some(acr) = &offer.acr {
+        html = html
+            .markup("\">\n<input type=\"hidden\" name=\"acr\" value=\"")
+            .text(acr);
+    }
+    html.markup(concat!(
+        "\">\n<label for=\"email\">E-mail address</label>\n",
+        "<input id=\"email\" name=\"email\" type=\"email\" autocomplete=\"email\" ",
+        "maxlength=\"254\" required",
+    ))
+    .markup(wrong)
+    .markup(">\n<button>Continue</button>\n</form>\n")
 }
 
 fn by_password(html: Html, offer: &Offer<'_>, form: &Form<'_>) -> Html {

@@ -66,6 +66,7 @@ fn answers() -> Vec<(Answer, u16, Option<HeaderName>)> {
         challenges: vec!["Bearer realm=\"wiki\"".to_owned()],
         sign_in_page: false,
         within: None,
+        acr: None,
     };
     let ada = Some(Arc::from("ada"));
     vec![
@@ -80,6 +81,15 @@ fn answers() -> Vec<(Answer, u16, Option<HeaderName>)> {
             },
             403,
             None,
+        ),
+        (
+            Answer::InsufficientScope {
+                as_whom: Some("ada".into()),
+                missing: vec!["You need to show a token with one of these scopes: a".to_owned()],
+                challenge: "Bearer error=\"insufficient_scope\", scope=\"a\"".to_owned(),
+            },
+            403,
+            Some(WWW_AUTHENTICATE),
         ),
         (Answer::NotFound, 404, None),
         (Answer::MethodNotAllowed, 405, Some(ALLOW)),
@@ -156,6 +166,7 @@ fn pages(ctx: &Context<'_>) -> Vec<(String, Response<Bytes>)> {
         providers: vec![("corp", "Corp"), ("partners", "Partners & <friends>")],
         by_email: true,
         within: Some(900),
+        acr: Some("mfa hwk".to_owned()),
         ..offer("", Some(SignInError::UnknownDomain))
     };
     pages.push(("choice".to_owned(), sign_in::page(ctx, &choice)));
@@ -340,6 +351,7 @@ fn t14_nothing_of_a_request_is_markup() {
             to: payload,
             within: None,
             waiting: payload,
+            acr: Some(payload.to_owned()),
             providers: vec![(payload, payload)],
             by_email: true,
             form: Some(Form {
@@ -428,6 +440,7 @@ fn challenged(challenges: &[&str], sign_in_page: bool, asked: &Asked) -> Respons
         challenges: challenges.iter().map(|&line| line.to_owned()).collect(),
         sign_in_page,
         within: None,
+        acr: None,
     };
     refuse(Answer::Challenge(challenge), &context(asked))
 }
@@ -618,6 +631,36 @@ fn who_is_told_what_is_missing_reads_it_whoever_asks() {
     );
     let untold = refuse(Answer::Forbidden { as_whom: None }, &context(&program));
     assert_eq!(problem(&untold).get("missing"), None);
+}
+
+#[test]
+fn whichever_way_is_chosen_what_is_asked_of_the_sign_in_goes_along() {
+    let asked = browser(&Method::GET);
+    let choice = Offer {
+        to: "/pay",
+        providers: vec![("corp", "Corp")],
+        by_email: true,
+        within: Some(900),
+        acr: Some("mfa hwk".to_owned()),
+        ..offer("", None)
+    };
+    let page = sign_in::page(&context(&asked), &choice);
+    let html = text(&page);
+    assert!(
+        html.contains("with=corp&amp;to=%2Fpay&amp;within=900&amp;acr=mfa+hwk\""),
+        "{html}"
+    );
+    let by_email = html.split("<form method=\"get\"").nth(1).unwrap();
+    for hidden in [
+        "to\" value=\"/pay",
+        "within\" value=\"900",
+        "acr\" value=\"mfa hwk",
+    ] {
+        assert!(
+            by_email.contains(&format!("name=\"{hidden}\">")),
+            "{by_email}"
+        );
+    }
 }
 
 #[test]

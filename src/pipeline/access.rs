@@ -6,7 +6,9 @@
 //! | nobody is signed in, and the rule is not `public` | 403 `access.signed_out` |
 //! | a `deny` holds, or a condition on the user does not | 403 `access.denied` |
 //! | the condition that does not hold is on the method | 403 `access.method` |
+//! | the condition that does not hold is on the token's scope | 403 `access.scope`, naming the scope (RFC 6750 §3.1) |
 //! | the sign-in is older than `signed_in_within` | 401 `access.stale_sign_in`: sign in again (RFC 9470) |
+//! | the sign-in was in none of the contexts of `acr` | 401 `access.weak_sign_in`: likewise |
 //! | otherwise | the request may pass; the record names the file and line that let it |
 //! | .. and a rule that is `report_only` would have refused it | the record says why, and by which line |
 //!
@@ -81,13 +83,50 @@ pub enum Refused {
         /// What the request lacks, where the operator tells.
         missing: Vec<String>,
     },
-    /// The sign-in is older than this.
-    Stale {
-        /// The greatest age.
-        within: Duration,
-        /// Whether there is a page to sign in on.
-        sign_in_page: bool,
+    /// The token was not given such a scope.
+    Scope {
+        /// The user's name.
+        as_whom: Option<Arc<str>>,
+        /// What the request lacks, where the operator tells.
+        missing: Vec<String>,
+        /// The scopes to ask for.
+        scopes: Vec<Box<str>>,
     },
+    /// The sign-in is too old.
+    Stale(Again),
+    /// The sign-in was in no context that will do.
+    Weak(Again),
+}
+
+/// How to sign in again: all that the rule asks of a sign-in, so that once is enough.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Again {
+    /// The greatest age.
+    pub within: Option<Duration>,
+    /// The contexts of which any will do.
+    pub acr: Vec<Box<str>>,
+    /// Whether there is a page to sign in on.
+    pub sign_in_page: bool,
+}
+
+impl From<Again> for Challenge {
+    fn from(again: Again) -> Self {
+        let mut bearer = "Bearer error=\"insufficient_user_authentication\"".to_owned();
+        let acr = (!again.acr.is_empty()).then(|| again.acr.join(" "));
+        if let Some(acr) = &acr {
+            bearer.push_str(&format!(", acr_values=\"{acr}\""));
+        }
+        let within = again.within.map(|within| within.as_secs());
+        if let Some(age) = within {
+            bearer.push_str(&format!(", max_age=\"{age}\""));
+        }
+        Self {
+            challenges: vec![bearer],
+            sign_in_page: again.sign_in_page,
+            within,
+            acr,
+        }
+    }
 }
 
 impl From<Refused> for Refusal {
@@ -103,20 +142,19 @@ impl From<Refused> for Refusal {
             Refused::Denied { as_whom, missing } | Refused::Method { as_whom, missing } => {
                 forbidden(as_whom, missing)
             }
-            Refused::Stale {
-                within,
-                sign_in_page,
-            } => {
-                let age = within.as_secs();
-                let bearer =
-                    format!("Bearer error=\"insufficient_user_authentication\", max_age=\"{age}\"");
-                let challenge = Challenge {
-                    challenges: vec![bearer],
-                    sign_in_page,
-                    within: Some(age),
-                };
-                Answer::Challenge(challenge)
-            }
+            Refused::Scope {
+                as_whom,
+                missing,
+                scopes,
+            } => Answer::InsufficientScope {
+                as_whom,
+                missing,
+                challenge: format!(
+                    "Bearer error=\"insufficient_scope\", scope=\"{}\"",
+                    scopes.join(" ")
+                ),
+            },
+            Refused::Stale(again) | Refused::Weak(again) => Answer::Challenge(again.into()),
         };
         Self::new(answer, reason)
     }
@@ -130,7 +168,9 @@ impl Refused {
             Self::SignedOut => "access.signed_out",
             Self::Denied { .. } => "access.denied",
             Self::Method { .. } => "access.method",
-            Self::Stale { .. } => "access.stale_sign_in",
+            Self::Scope { .. } => "access.scope",
+            Self::Stale(_) => "access.stale_sign_in",
+            Self::Weak(_) => "access.weak_sign_in",
         }
     }
 }
@@ -263,6 +303,14 @@ impl Rule {
                 missing: missing(),
                 as_whom,
             },
+            Why::Missing(Condition {
+                test: Test::Scope(_),
+                ..
+            }) => Refused::Scope {
+                missing: missing(),
+                scopes: needed_scopes(&unmet(&self.conditions, asked)),
+                as_whom,
+            },
             Why::Missing(_) => Refused::Denied {
                 missing: missing(),
                 as_whom,
@@ -272,12 +320,73 @@ impl Rule {
                 as_whom,
                 missing: Vec::new(),
             },
-            Why::Stale(within) => Refused::Stale {
-                within,
-                sign_in_page: self.sign_in_page,
-            },
+            Why::Stale(_) => Refused::Stale(self.again()),
+            Why::Weak(_) => Refused::Weak(self.again()),
         }
     }
+
+    fn again(&self) -> Again {
+        let rule = &self.conditions;
+        Again {
+            within: rule.signed_in_within.as_ref().map(|fresh| fresh.within),
+            acr: rule
+                .acr
+                .as_ref()
+                .map(|contexts| contexts.accepted.clone())
+                .unwrap_or_default(),
+            sign_in_page: self.sign_in_page,
+        }
+    }
+
+    /// The scopes that the rule asks for, anywhere in it: what a program may want to ask its issuer for.
+    pub fn scopes(&self) -> Vec<&str> {
+        fn scopes<'r>(conditions: &'r [Condition], found: &mut Vec<&'r str>) {
+            for condition in conditions {
+                match &condition.test {
+                    Test::Scope(names) => found.extend(names.iter().map(|name| &**name)),
+                    Test::Any(lists) | Test::All(lists) => {
+                        lists.iter().for_each(|list| scopes(list, found));
+                    }
+                    // What must not be is nothing to ask for.
+                    Test::Not(_)
+                    | Test::User(_)
+                    | Test::Provider(_)
+                    | Test::Group(_)
+                    | Test::Email(_)
+                    | Test::EmailDomain(_)
+                    | Test::Claim(..)
+                    | Test::Method(_)
+                    | Test::Network(_)
+                    | Test::Path(_)
+                    | Test::Certificate(_) => {}
+                }
+            }
+        }
+        let mut found = Vec::new();
+        scopes(&self.conditions.conditions, &mut found);
+        found
+    }
+}
+
+/// The scopes that would do: the first of each list, which the operator puts there as the least.
+fn needed_scopes(unmet: &[&Condition]) -> Vec<Box<str>> {
+    let first = |condition: &&Condition| match &condition.test {
+        Test::Scope(names) => names.first().cloned(),
+        Test::User(_)
+        | Test::Provider(_)
+        | Test::Group(_)
+        | Test::Email(_)
+        | Test::EmailDomain(_)
+        | Test::Claim(..)
+        | Test::Method(_)
+        | Test::Network(_)
+        | Test::Path(_)
+        | Test::Certificate(_)
+        | Test::Any(_)
+        | Test::All(_)
+        | Test::Not(_) => None,
+    };
+    unmet.iter().filter_map(first).collect()
 }
 
 #[cfg(test)]

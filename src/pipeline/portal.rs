@@ -319,6 +319,7 @@ impl Visit<'_> {
             return Ok(given);
         }
         wish.within = waiting.within();
+        wish.acr = waiting.acr().to_vec();
         wish.waiting = Some(ticket);
         self.on_behalf(&waiting)
             .choose(&ReturnTo::default(), &wish, seen)
@@ -367,6 +368,7 @@ impl Visit<'_> {
             to: to.as_str(),
             within: wish.within.map(|within| within.as_secs()),
             waiting: wish.waiting.as_deref().unwrap_or_default(),
+            acr: (!wish.acr.is_empty()).then(|| wish.acr.join(" ")),
             providers: self.providers().collect(),
             by_email: self.chooses_by_email(),
             form: self.methods.has(LOCAL).then_some(form),
@@ -436,6 +438,7 @@ impl Visit<'_> {
             Err(over) => return Ok(over),
         };
         wish.within = waiting.within();
+        wish.acr = waiting.acr().to_vec();
         wish.waiting = Some(waiting.ticket.clone());
         self.on_behalf(&waiting)
             .by_password(&form, &ReturnTo::default(), &wish, seen)
@@ -491,6 +494,8 @@ impl Visit<'_> {
                     Failure::WrongPassword
                     | Failure::BadToken(_)
                     | Failure::OtherIssuer
+                    | Failure::MachineToken(_)
+                    | Failure::Introspection(_)
                     | Failure::NoKeys
                     | Failure::Provider(_)
                     | Failure::NoMethod => SignInError::WrongPassword,

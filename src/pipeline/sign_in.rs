@@ -11,6 +11,7 @@
 //! | .. its password or token is bad, or of an issuer that no method takes | 401 with the reason of `identity`, likewise |
 //! | .. who sends it has failed too often | 429 `sign_in.slowed` |
 //! | .. it can't be checked now | 503 |
+//! | .. it takes it, but it is a token of the gate's own for another application, path or method | 403 `sign_in.token_scope` |
 //! | .. it takes it, but a page of another host asks for a WebSocket | 403 `sign_in.websocket_origin` |
 //! | no method has a credential, and the rule is for everybody | nobody, which is for `access` to judge |
 //! | no method has a credential | 401 `sign_in.no_credential`, listing every method |
@@ -18,7 +19,7 @@
 //! | `Authorization` has a scheme of no method here | it is the application's own, and no credential |
 //!
 //! Of several basic methods the first that knows the name is asked; a token is tried by the methods
-//! of exactly the issuer that it claims. Trusts no identity field of a client, and makes nothing of a
+//! of exactly the issuer that it claims, and one that claims none of theirs is introspected. Trusts no identity field of a client, and makes nothing of a
 //! cookie that is malformed (SECURITY.md S4). A credential of a scheme that a method takes never goes
 //! on to the backend, whichever method decided.
 
@@ -29,6 +30,7 @@ use std::time::SystemTime;
 use http::header::ORIGIN;
 
 use crate::identity::accounts::LOCAL;
+use crate::identity::machine_tokens::{Scope, TOKENS};
 use crate::identity::provider::{BASIC, Kind, Methods, named, some_of};
 use crate::identity::{Failure, Identity};
 use crate::pure::cookie::{self, BadCookies};
@@ -37,6 +39,7 @@ use crate::pure::field;
 use crate::pure::fields::Fields;
 use crate::pure::head::Head;
 use crate::pure::identity::User;
+use crate::pure::machine_token;
 use crate::pure::return_to::OWN_PAGES;
 use crate::pure::table::{Key, Table};
 use crate::pure::target::{Authority, Host};
@@ -53,7 +56,8 @@ pub const KEYS: &[Key] = &[
         kind: "list of methods",
         default: "[\"local\"]",
         doc: "How people and programs prove who they are, in this order: `local` (accounts, by a \
-              sign-in page), `basic` (accounts, by HTTP basic), or the name of a `[provider.NAME]`. Of \
+              sign-in page), `basic` (accounts, by HTTP basic), `tokens` (the gate's own, made by \
+              `portcullis tokens`, as bearer tokens), or the name of a `[provider.NAME]`. Of \
               several that have a page, people choose there; with one OpenID provider alone they go \
               straight to it.",
     },
@@ -70,6 +74,7 @@ pub const KEYS: &[Key] = &[
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     ways: Vec<Way>,
+    app: Arc<str>,
     realm: Arc<str>,
     websocket_from: Vec<Host>,
     /// Whether those who prove nothing are let through to `access` all the same: for public paths.
@@ -90,6 +95,7 @@ impl Rule {
     pub fn read(table: Option<&Table>, known: &Methods, app: &str) -> Self {
         let mut rule = Self {
             ways: Vec::new(),
+            app: app.into(),
             realm: realm(app),
             websocket_from: table
                 .and_then(|table| {
@@ -160,6 +166,20 @@ impl Rule {
         })
     }
 
+    /// The methods that take bearer tokens.
+    pub fn bearer(&self) -> &[Arc<str>] {
+        let bearer = self.ways.iter().find_map(|way| match way {
+            Way::Bearer(names) => Some(&**names),
+            Way::Session(_) | Way::Basic(_) => None,
+        });
+        bearer.unwrap_or_default()
+    }
+
+    /// Whether the gate's own tokens are taken.
+    pub fn takes_tokens(&self) -> bool {
+        self.bearer().iter().any(|name| **name == *TOKENS)
+    }
+
     /// Whether the page that asks for a WebSocket is of the host that is asked, or of one that may.
     /// Browsers ask no server before, and send the cookie also from hosts of the same site; only
     /// programs say nothing of where they are (RFC 6455 §10.2). Schemes and ports don't count, as
@@ -192,6 +212,7 @@ impl Rule {
             challenges: challenges.collect(),
             sign_in_page: self.has_page(),
             within: None,
+            acr: None,
         }
     }
 }
@@ -231,6 +252,11 @@ pub enum Refused {
     TooManyCookies,
     /// A page of another host asks for a WebSocket as the person who is signed in here.
     WebSocketOrigin,
+    /// The token is for something else.
+    TokenScope {
+        /// The token's name.
+        as_whom: Arc<str>,
+    },
     /// There is nothing that a method here takes.
     NoCredential(Challenge),
     /// There is a session cookie, but no session any more.
@@ -267,6 +293,10 @@ impl From<Refused> for Refusal {
                 Answer::Forbidden { as_whom: None },
                 "sign_in.websocket_origin",
             ),
+            Refused::TokenScope { as_whom } => {
+                let as_whom = Some(as_whom);
+                Self::new(Answer::Forbidden { as_whom }, "sign_in.token_scope")
+            }
             Refused::NoCredential(ways) => challenge(ways, "sign_in.no_credential"),
             Refused::SessionOver(ways) => challenge(ways, "sign_in.session_over"),
             Refused::MalformedBasic(ways) => bad(ways, "sign_in.malformed_basic"),
@@ -296,7 +326,7 @@ impl Subject {
         self.found.user.as_ref()
     }
 
-    /// The session that says so; what is open for it ends with it.
+    /// The session that says so, or what stands for a token; what is open for it ends with it.
     pub const fn session(&self) -> Option<&Arc<Live>> {
         self.found.session.as_ref()
     }
@@ -312,6 +342,8 @@ impl Subject {
 struct Found {
     user: Option<Arc<User>>,
     session: Option<Arc<Live>>,
+    /// What it is for, where it is not for everything.
+    scope: Option<Arc<Scope>>,
     consumed: Consumed,
 }
 
@@ -359,6 +391,12 @@ pub async fn identify(
     seen.has_sign_in_page = rule.has_page();
     let found = find(rule, identity, client, &head.headers, now).await?;
     seen.user.clone_from(&found.user);
+    if let (Some(scope), Some(user)) = (&found.scope, &found.user)
+        && !scope.allows(&rule.app, &head.method, &head.target.path)
+    {
+        let as_whom = Arc::clone(&user.name);
+        return Err(Refused::TokenScope { as_whom });
+    }
     if head.upgrade.is_some() && found.user.is_some() && !rule.opens_websockets(head) {
         return Err(Refused::WebSocketOrigin);
     }
@@ -384,7 +422,13 @@ async fn find(
         Err(BadCookies::TooMany) => return Err(Refused::TooManyCookies),
     };
     let failed = |why: Failure| {
-        let bad_token = matches!(why, Failure::BadToken(_) | Failure::OtherIssuer);
+        let bad_token = matches!(
+            why,
+            Failure::BadToken(_)
+                | Failure::OtherIssuer
+                | Failure::MachineToken(_)
+                | Failure::Introspection(_)
+        );
         Refused::Failed(why, rule.challenge(bad_token))
     };
     for way in &rule.ways {
@@ -398,6 +442,7 @@ async fn find(
                         return Ok(Found {
                             user,
                             session,
+                            scope: None,
                             consumed,
                         });
                     }
@@ -415,7 +460,25 @@ async fn find(
                 let Some(Credential::Bearer(token)) = bearer else {
                     return Err(Refused::MalformedBearer(rule.challenge(true)));
                 };
-                Box::pin(identity.by_token(methods, token, now)).await
+                if machine_token::is_ours(token) {
+                    let machine = identity
+                        .by_machine_token(methods, token, now)
+                        .map_err(failed)?;
+                    return Ok(Found {
+                        user: Some(machine.live.user()),
+                        session: Some(machine.live),
+                        scope: Some(machine.scope),
+                        consumed,
+                    });
+                }
+                let program = Box::pin(identity.by_token(methods, token, now)).await;
+                let program = program.map_err(failed)?;
+                return Ok(Found {
+                    user: Some(program.user()),
+                    session: Some(program),
+                    scope: None,
+                    consumed,
+                });
             }
             (Way::Basic(_), Authorization::None | Authorization::Bearer(_))
             | (Way::Bearer(_), Authorization::None | Authorization::Basic(_)) => continue,
@@ -424,6 +487,7 @@ async fn find(
         return Ok(Found {
             user,
             session: None,
+            scope: None,
             consumed,
         });
     }

@@ -8,6 +8,7 @@
 //! | nobody is signed in | refused |
 //! | a condition does not hold, or can't be read | refused; within one condition any value does |
 //! | the sign-in is older than `signed_in_within`, or in the future | refused |
+//! | the sign-in was in none of the contexts of `acr` | refused |
 //! | otherwise | passes |
 //!
 //! Doubt denies on both sides: what can't be read fulfils no condition and meets every `deny`
@@ -46,6 +47,8 @@ pub struct Rule {
     pub conditions: Vec<Condition>,
     /// How fresh the sign-in must be.
     pub signed_in_within: Option<Freshness>,
+    /// How the user must have signed in.
+    pub acr: Option<Contexts>,
     /// Each of these refuses, whatever else holds.
     pub denies: Vec<Deny>,
 }
@@ -86,6 +89,8 @@ pub enum Test {
     EmailDomain(Vec<EmailDomain>),
     /// A claim of the user, with the values that will do.
     Claim(ClaimName, Vec<Box<str>>),
+    /// A scope that the user's token was given.
+    Scope(Vec<Box<str>>),
     /// The method as sent, exactly: `GET` does not include `HEAD`.
     Method(Vec<Method>),
     /// The client's address, as `network` resolved it.
@@ -118,6 +123,15 @@ pub struct Freshness {
     pub place: Place,
     /// The greatest age.
     pub within: Duration,
+}
+
+/// The authentication contexts of which the sign-in must have been in one, and where it is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contexts {
+    /// Where it stands.
+    pub place: Place,
+    /// Any of these will do, as `acr` names them.
+    pub accepted: Vec<Box<str>>,
 }
 
 /// Conditions that, all met, refuse; without any it refuses always.
@@ -176,6 +190,8 @@ pub enum Why<'r> {
     Missing(&'r Condition),
     /// The sign-in is older than this.
     Stale(Duration),
+    /// The sign-in was in none of these contexts.
+    Weak(&'r Contexts),
 }
 
 /// Decides whether what is asked may pass by `rule`.
@@ -206,6 +222,15 @@ pub fn decide<'r>(rule: &'r Rule, asked: &Asked<'_>) -> Verdict<'r> {
             Some(_) => {}
         }
     }
+    if let Some(contexts) = &rule.acr {
+        match asked.user {
+            None => return denied(&contexts.place, Why::SignedOut),
+            Some(user) if !contexts.have(user) => {
+                return denied(&contexts.place, Why::Weak(contexts));
+            }
+            Some(_) => {}
+        }
+    }
     Verdict::Granted { by: &rule.place }
 }
 
@@ -217,6 +242,7 @@ impl Rule {
             who: Who::Nobody,
             conditions: Vec::new(),
             signed_in_within: None,
+            acr: None,
             denies: Vec::new(),
         }
     }
@@ -275,7 +301,8 @@ impl Test {
             | Self::Group(_)
             | Self::Email(_)
             | Self::EmailDomain(_)
-            | Self::Claim(..) => true,
+            | Self::Claim(..)
+            | Self::Scope(_) => true,
             Self::Method(_) | Self::Network(_) | Self::Path(_) | Self::Certificate(_) => false,
             Self::Any(lists) | Self::All(lists) => lists.iter().any(any),
             Self::Not(list) => any(list),
@@ -294,6 +321,7 @@ impl Test {
             | Self::Email(_)
             | Self::EmailDomain(_)
             | Self::Claim(..)
+            | Self::Scope(_)
             | Self::Method(_)
             | Self::Network(_)
             | Self::Path(_)
@@ -324,7 +352,8 @@ impl Test {
             | Self::Group(_)
             | Self::Email(_)
             | Self::EmailDomain(_)
-            | Self::Claim(..) => asked.user.map_or(Reading::No, |user| self.read_user(user)),
+            | Self::Claim(..)
+            | Self::Scope(_) => asked.user.map_or(Reading::No, |user| self.read_user(user)),
         }
     }
 
@@ -347,6 +376,10 @@ impl Test {
                 Err(Unreadable) => Reading::Unreadable,
                 Ok(values) => values.iter().any(|value| is_one_of(value, accepted)).into(),
             },
+            Self::Scope(accepted) => match scopes(&user.claims) {
+                Err(Unreadable) => Reading::Unreadable,
+                Ok(scopes) => scopes.iter().any(|scope| is_one_of(scope, accepted)).into(),
+            },
             // Not of the user: `read` has answered these.
             Self::Method(_)
             | Self::Network(_)
@@ -356,6 +389,14 @@ impl Test {
             | Self::All(_)
             | Self::Not(_) => Reading::Unreadable,
         }
+    }
+}
+
+impl Contexts {
+    /// Whether the user signed in in one of these.
+    fn have(&self, user: &User) -> bool {
+        let acr = user.claims.get("acr").and_then(Value::as_str);
+        acr.is_some_and(|acr| is_one_of(acr, &self.accepted))
     }
 }
 
@@ -549,6 +590,32 @@ impl fmt::Display for ClaimName {
     }
 }
 
+/// The claims in which issuers list the scopes of a token: one text (RFC 9068 §2.2.3), or a list.
+const SCOPE_CLAIMS: [&str; 3] = ["scope", "scp", "scopes"];
+
+/// The scopes that the user's token was given, none where it says nothing of them.
+fn scopes(claims: &Claims) -> Result<Vec<&str>, Unreadable> {
+    let mut said = SCOPE_CLAIMS.iter().filter_map(|name| claims.get(*name));
+    let Some(value) = said.next() else {
+        return Ok(Vec::new());
+    };
+    // Two claims, one meaning: which one counts is anybody's guess.
+    if said.next().is_some() {
+        return Err(Unreadable);
+    }
+    match value {
+        Value::String(text) => Ok(text.split(' ').filter(|scope| !scope.is_empty()).collect()),
+        Value::Array(list) => {
+            let scope = |one: &'_ Value| one.as_str().is_some_and(|one| !one.contains(' '));
+            if !list.iter().all(scope) {
+                return Err(Unreadable);
+            }
+            Ok(list.iter().filter_map(Value::as_str).collect())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Err(Unreadable),
+    }
+}
+
 fn values_of(value: &Value) -> Result<Vec<Cow<'_, str>>, Unreadable> {
     match value {
         Value::Array(values) => values.iter().map(value_of).collect(),
@@ -575,6 +642,9 @@ impl fmt::Display for Why<'_> {
             Self::SignedOut => f.write_str("nobody is signed in"),
             Self::Missing(condition) => write!(f, "needs {}", condition.test),
             Self::Stale(within) => write!(f, "needs a sign-in within {} s", within.as_secs()),
+            Self::Weak(contexts) => {
+                one_of(f, "needs a sign-in in context", contexts.accepted.iter())
+            }
             Self::Deny(deny) if deny.conditions.is_empty() => f.write_str("denied to everybody"),
             Self::Deny(deny) => {
                 f.write_str("denied to ")?;
@@ -600,6 +670,7 @@ impl fmt::Display for Test {
                 write!(f, "claim `{name}` ")?;
                 one_of(f, "of", accepted.iter())
             }
+            Self::Scope(names) => one_of(f, "scope", names.iter()),
             Self::Any(lists) => lists_of(f, "any of", lists),
             Self::All(lists) => lists_of(f, "all of", lists),
             Self::Not(list) => {

@@ -29,6 +29,8 @@ pub struct HandOver {
     pub methods: Vec<String>,
     /// How fresh the sign-in must be, in seconds.
     pub within: Option<u64>,
+    /// The authentication contexts of which it must be in one; in any, where there are none.
+    pub acr: Vec<String>,
 }
 
 /// What it gets.
@@ -77,6 +79,7 @@ mod tests {
             browser: [1; 32],
             methods: vec!["corp".to_owned()],
             within: Some(900),
+            acr: vec!["mfa".to_owned()],
         };
         let bytes = encode(&asked).unwrap();
         let read: HandOver = decode(&bytes).unwrap();

@@ -8,6 +8,7 @@
 //! | the key that `kid` and `alg` name does not verify the signature | refused |
 //! | `iss`, `aud`, `exp`, `nbf`, `iat` are missing where they must be, or do not fit | refused |
 //! | it is an ID, refresh or logout token, where an access token is asked for | refused |
+//! | it is bound to a key of whoever may show it (`cnf`), which nobody has proved | refused |
 //!
 //! Nothing of a token is believed, and no claim is handed out, before its signature is verified; the
 //! issuer alone is read before, to choose whom to ask. The library verifies signatures and nothing
@@ -324,7 +325,7 @@ fn check_claims(
     if claims.get("iss").and_then(Value::as_str) != Some(&rule.issuer) {
         return Err(BadToken::Issuer);
     }
-    check_audience(claims, rule)?;
+    check_audience(claims, &rule.audience)?;
     // An integer: what arithmetic does to 1e300 need not be thought about.
     let expires = time(claims, "exp").flatten().ok_or(BadToken::Expiry)?;
     if expires > now.plus(LONGEST_LIFE) {
@@ -348,11 +349,12 @@ pub(super) fn time(claims: &Map<String, Value>, name: &str) -> Option<Option<Sec
     claims.get(name).map(|value| value.as_u64().map(Seconds))
 }
 
-fn check_audience(claims: &Map<String, Value>, rule: &Rule) -> Result<(), BadToken> {
+/// Whether `aud` names one of these, and nothing that is no name.
+pub(super) fn check_audience(claims: &Claims, audience: &[String]) -> Result<(), BadToken> {
     let is_ours = |value: &Value| {
         value
             .as_str()
-            .map(|text| rule.audience.iter().any(|audience| audience == text))
+            .map(|text| audience.iter().any(|audience| audience == text))
     };
     let ours = match claims.get("aud") {
         Some(one @ Value::String(_)) => is_ours(one),
@@ -370,13 +372,15 @@ fn check_audience(claims: &Map<String, Value>, rule: &Rule) -> Result<(), BadTok
 }
 
 /// Access tokens only. Keycloak says what a token is for in a claim `typ`.
-fn check_purpose(kind: &Type, claims: &Map<String, Value>) -> Result<(), BadToken> {
+pub(super) fn check_purpose(kind: &Type, claims: &Claims) -> Result<(), BadToken> {
     let said = claims.get("typ").and_then(Value::as_str);
     let keycloak = said.is_some_and(|said| matches!(said, "ID" | "Refresh" | "Offline" | "Logout"));
     // An ID token need not have the hash of an access token; its nonce tells it from tokens that do
     // not say what they are for.
     let says_access = kind.0 == "at+jwt" || said == Some("Bearer");
+    // Whoever steals a bound token can't use it elsewhere, and must not be able to here (RFC 7800).
     if keycloak
+        || claims.contains_key("cnf")
         || !says_access && claims.contains_key("nonce")
         || FORBIDDEN_CLAIMS
             .iter()
@@ -392,23 +396,35 @@ fn check_purpose(kind: &Type, claims: &Map<String, Value>) -> Result<(), BadToke
 /// # Errors
 /// [`BadToken::Name`] and [`BadToken::Groups`].
 pub fn user(claims: &Claims, rule: &Rule) -> Result<User, BadToken> {
+    user_named(
+        claims,
+        &rule.provider,
+        &rule.name_claim,
+        rule.groups_claim.as_deref(),
+        rule.trust_unverified_email,
+    )
+}
+
+/// The same, where the claims come by themselves.
+pub(super) fn user_named(
+    claims: &Claims,
+    provider: &Arc<str>,
+    name_claim: &str,
+    groups_claim: Option<&str>,
+    trust_unverified_email: bool,
+) -> Result<User, BadToken> {
     let name = claims
-        .get(&rule.name_claim)
+        .get(name_claim)
         .and_then(Value::as_str)
         .filter(|name| is_name(name))
         .ok_or(BadToken::Name)?;
-    let groups = rule
-        .groups_claim
-        .as_ref()
-        .and_then(|claim| at(claims, claim));
-    // When nobody says when the person proved it, it was long ago.
-    let proved = ["auth_time", "iat"]
-        .iter()
-        .find_map(|name| time(claims, name).flatten());
+    let groups = groups_claim.and_then(|claim| at(claims, claim));
+    // When nobody says when the person proved it, it was long ago: `iat` is new with each refresh.
+    let proved = time(claims, "auth_time").flatten();
     Ok(User {
         name: name.into(),
-        provider: Arc::clone(&rule.provider),
-        email: email(claims, rule.trust_unverified_email),
+        provider: Arc::clone(provider),
+        email: email(claims, trust_unverified_email),
         groups: groups.map_or(Ok(Vec::new()), group_names)?,
         claims: Arc::new(claims.clone()),
         signed_in_at: proved

@@ -6,7 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Backend, Client, Gate, PASSWORD, Setup, ask, basic, get, policy};
+use crate::support::{
+    Answer, Backend, Client, Gate, PASSWORD, Setup, ask, basic, get, policy, sign_in,
+};
 
 /// An issuer's key.
 struct Issuer(EcdsaKeyPair);
@@ -154,6 +156,82 @@ fn a_token_that_is_wrong_in_any_way_is_401_and_reaches_nothing() {
         );
     }
     assert_eq!(backend.received(), "");
+}
+
+#[test]
+fn a_token_needs_the_scope_and_the_context_that_the_path_asks_for() {
+    let backend = Backend::ok();
+    let issuer = Issuer::new();
+    let rest = "access = \"signed-in\"\n[sign_in]\nwith = [\"ci\"]\n\
+        [[path]]\nprefix = \"/read\"\naccess = { groups = [\"bots\"], scopes = [\"wiki.read\", \"wiki.admin\"] }\n\
+        [[path]]\nprefix = \"/pay\"\naccess = { who = \"signed-in\", acr = [\"mfa\", \"hwk\"], signed_in_within = \"15m\" }";
+    let gate = Setup::plain(&policy(&backend.url(), rest))
+        .gateway(
+            "[provider.ci]\nkind = \"jwt\"\nissuer = \"https://issuer.test\"\naudience = [\"app\"]\njwks_file = \"keys.json\"\ngroups_claim = \"groups\"\n",
+        )
+        .file("keys.json", &issuer.keys())
+        .start();
+    let ask = |path: &str, more: Value| {
+        let mut claims = claims();
+        for (name, value) in more.as_object().expect("claims") {
+            claims[name] = value.clone();
+        }
+        let token = issuer.token(&header(), &claims);
+        get(
+            gate.address(),
+            path,
+            &format!("Authorization: Bearer {token}\r\n"),
+        )
+    };
+    let pointer = "resource_metadata=\"http://app.test/.well-known/oauth-protected-resource\"";
+    for claims in [
+        json!({"scope": "openid wiki.read"}),
+        json!({"scp": ["wiki.admin"]}),
+    ] {
+        assert_eq!(ask("/read", claims).status, 200);
+    }
+    for claims in [json!({}), json!({"scope": "wiki"}), json!({"scope": 1})] {
+        let refused = ask("/read", claims);
+        assert_eq!(refused.status, 403);
+        let expected =
+            format!("Bearer error=\"insufficient_scope\", scope=\"wiki.read\", {pointer}");
+        assert_eq!(refused.field("www-authenticate"), Some(&*expected));
+    }
+    // Who may not pass anyway is not sent for another token.
+    let stranger = ask("/read", json!({"groups": [], "scope": "x"}));
+    assert_eq!(
+        (stranger.status, stranger.field("www-authenticate")),
+        (403, None)
+    );
+    let recent = json!({"acr": "hwk", "auth_time": now() - 100});
+    assert_eq!(ask("/pay", recent).status, 200);
+    for claims in [
+        json!({"acr": "pwd", "auth_time": now() - 100}),
+        json!({"acr": "hwk"}),
+        json!({}),
+        json!({"acr": "mfa", "auth_time": now() - 1000}),
+    ] {
+        let refused = ask("/pay", claims);
+        assert_eq!(refused.status, 401);
+        let expected = format!(
+            "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa hwk\", max_age=\"900\", {pointer}"
+        );
+        assert_eq!(refused.field("www-authenticate"), Some(&*expected));
+    }
+    assert_eq!(backend.requests(), 3);
+}
+
+#[test]
+fn a_person_whose_sign_in_was_too_weak_is_led_to_a_stronger_one() {
+    let rest = "access = \"signed-in\"\n[[path]]\nprefix = \"/pay\"\naccess = { who = \"signed-in\", acr = [\"mfa\", \"hwk\"] }";
+    let gate = Setup::plain(&policy("whoami", rest)).account("ada").start();
+    let session = sign_in(gate.address(), "ada");
+    let fields = format!("Accept: text/html\r\nSec-Fetch-Mode: navigate\r\nCookie: {session}\r\n");
+    assert_eq!(get(gate.address(), "/", &fields).status, 200);
+    let led = get(gate.address(), "/pay?x=1", &fields);
+    assert_eq!(led.status, 303);
+    let expected = "/.portcullis/sign-in?to=%2Fpay%3Fx%3D1&acr=mfa%20hwk";
+    assert_eq!(led.field("location"), Some(expected));
 }
 
 #[test]

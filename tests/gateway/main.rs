@@ -24,5 +24,6 @@ mod pass_through;
 mod probe;
 mod response;
 mod sessions;
+mod tokens;
 mod tunnels;
 mod verify;

@@ -27,6 +27,7 @@ fn need(test: &Test) -> String {
         Test::Claim(name, accepted) => {
             list(&format!("have one of these values of {name}"), accepted)
         }
+        Test::Scope(names) => list("show a token with one of these scopes", names),
         Test::Method(methods) => list("use one of these methods", methods),
         Test::Network(networks) => list("come from one of these networks", networks.networks()),
         Test::Path(paths) => list("ask for one of these paths", &paths.patterns),

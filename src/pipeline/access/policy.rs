@@ -7,8 +7,8 @@ use http::Method;
 use super::Rule;
 use crate::identity::provider::{Methods, named};
 use crate::pure::access::{
-    ClaimName, Condition, Deny, EmailAddress, EmailDomain, Freshness, Paths, Rule as Conditions,
-    Test, Who,
+    ClaimName, Condition, Contexts, Deny, EmailAddress, EmailDomain, Freshness, Paths,
+    Rule as Conditions, Test, Who,
 };
 use crate::pure::certificate::Name;
 use crate::pure::cidr;
@@ -73,6 +73,12 @@ const CLAIMS: Key = key(
     "any",
     "Each claim named has one of its values: `claims = { department = [\"research\"], \"realm_access.roles\" = [\"admin\"] }`. A dot goes one level down; booleans and whole numbers are compared as JSON writes them. Anything else can't be read.",
 );
+const SCOPES: Key = key(
+    "scopes",
+    "list of names",
+    "any",
+    "The user's token was given one of these scopes: `scope` of it, a text with spaces between (RFC 9068), or `scp` or `scopes`, a text or a list. A token with two of these claims can't be read. Who has no token, such as a browser that is signed in, has no scope. Whoever is refused for it alone is told the first of the list, so put the least there.",
+);
 const CLIENT_CERTIFICATES: Key = key(
     "client_certificates",
     "list of names",
@@ -131,6 +137,7 @@ pub const KEYS: &[Key] = &[
     EMAILS,
     EMAIL_DOMAINS,
     CLAIMS,
+    SCOPES,
     CLIENT_CERTIFICATES,
     NETWORKS,
     PATHS,
@@ -142,7 +149,13 @@ pub const KEYS: &[Key] = &[
         "signed_in_within",
         "duration",
         "any time",
-        "The user proved who they are at most so long ago; otherwise they are asked to again.",
+        "The user proved who they are at most so long ago; otherwise they are asked to again. A token says when by `auth_time`; one that does not say meets no such rule.",
+    ),
+    key(
+        "acr",
+        "list of names",
+        "any",
+        "The user signed in in one of these authentication contexts, as the claim `acr` of an OpenID provider or a token names them; otherwise they are asked to sign in again, in one of these (`acr_values`). Local accounts and passwords have none. Where the provider's own `acr_values` are set, those count that are in both lists.",
     ),
     key(
         "deny",
@@ -167,6 +180,7 @@ pub const DENY_KEYS: &[Key] = &[
     of_a_deny(EMAILS),
     of_a_deny(EMAIL_DOMAINS),
     of_a_deny(CLAIMS),
+    of_a_deny(SCOPES),
     of_a_deny(CLIENT_CERTIFICATES),
     of_a_deny(NETWORKS),
     of_a_deny(PATHS),
@@ -197,6 +211,7 @@ const CONDITION_KEYS: &[Key] = &[
     EMAILS,
     EMAIL_DOMAINS,
     CLAIMS,
+    SCOPES,
     CLIENT_CERTIFICATES,
     NETWORKS,
     PATHS,
@@ -352,6 +367,11 @@ impl Said {
             let place = table.place_of("signed_in_within");
             Freshness { place, within }
         });
+        let accepted = filled(table, "acr", word);
+        rule.acr = accepted.map(|accepted| {
+            let place = table.place_of("acr");
+            Contexts { place, accepted }
+        });
         self.report_only = table.boolean("report_only").unwrap_or(false);
         self.tell_missing = table.boolean("tell_missing");
         let names_users = rule.conditions.iter().any(|one| one.test.names_users());
@@ -362,7 +382,8 @@ impl Said {
         };
         if table.problems().count() == found_before {
             let on_users = rule.conditions.iter().any(|one| one.test.is_on_user());
-            if rule.who == Who::Public && (on_users || rule.signed_in_within.is_some()) {
+            let on_sign_in = rule.signed_in_within.is_some() || rule.acr.is_some();
+            if rule.who == Who::Public && (on_users || on_sign_in) {
                 let message = "`public` lets everybody pass, signed in or not: it goes with conditions on the request alone, such as `methods`";
                 table.problem("who", message, Some("say `who = \"signed-in\"`".to_owned()));
             }
@@ -472,6 +493,10 @@ fn conditions(table: &Table, context: &Context<'_>, depth: usize) -> Vec<Conditi
     }
     for claim in claims(table) {
         add("claims", claim);
+    }
+    // After what is on the person: who may not pass anyway is not sent for another token.
+    if let Some(names) = filled(table, "scopes", word) {
+        add("scopes", Test::Scope(names));
     }
     if let Some(names) = filled(table, "client_certificates", Name::parse) {
         add("client_certificates", Test::Certificate(names));
@@ -642,6 +667,16 @@ fn who(text: &str) -> Result<Who, String> {
         "signed-in" => Ok(Who::SignedIn),
         "nobody" => Ok(Who::Nobody),
         _ => Err("expected `signed-in`, `public` or `nobody`, or a table such as `{ groups = [\"staff\"] }`".to_owned()),
+    }
+}
+
+/// A word as it stands in a list with spaces between, and between quotes (RFC 6749 §3.3).
+fn word(text: &str) -> Result<Box<str>, String> {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+    if !text.is_empty() && text.len() <= 256 && text.bytes().all(plain) {
+        Ok(text.into())
+    } else {
+        Err("expected a word without spaces and quotes".to_owned())
     }
 }
 

@@ -188,11 +188,11 @@ signed_in_within = "15m"
         signed_in_at: SystemTime::UNIX_EPOCH,
         ..bob()
     };
-    let within = Duration::from_secs(900);
-    let stale = Refused::Stale {
-        within,
+    let stale = Refused::Stale(Again {
+        within: Some(Duration::from_secs(900)),
+        acr: Vec::new(),
         sign_in_page: true,
-    };
+    });
     assert_eq!(refused(&rule, Some(&long_ago), &Method::GET), (9, stale));
 }
 
@@ -367,18 +367,79 @@ fn what_cannot_be_meant_is_a_problem() {
 }
 
 #[test]
-fn refusals_have_their_answers_and_reasons() {
-    let forbidden = || Answer::Forbidden { as_whom: bobs() };
-    let stale = Refused::Stale {
-        within: Duration::from_secs(900),
+fn a_sign_in_that_is_too_old_and_too_weak_is_asked_for_once() {
+    let rule = rule(
+        "[access]\ngroups = [\"staff\"]\nacr = [\"mfa\", \"hwk\"]\nsigned_in_within = \"15m\"\n",
+    );
+    let again = Again {
+        within: Some(Duration::from_secs(900)),
+        acr: vec!["mfa".into(), "hwk".into()],
         sign_in_page: true,
     };
+    let challenge = Challenge {
+        challenges: vec![
+            "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa hwk\", max_age=\"900\""
+                .to_owned(),
+        ],
+        sign_in_page: true,
+        within: Some(900),
+        acr: Some("mfa hwk".to_owned()),
+    };
+    assert_eq!(Challenge::from(again.clone()), challenge);
+    let weak = Refused::Weak(again.clone());
+    assert_eq!(weak.reason(), "access.weak_sign_in");
+    assert_eq!(refused(&rule, Some(&bob()), &Method::GET), (3, weak));
+    let long_ago = User {
+        signed_in_at: SystemTime::UNIX_EPOCH,
+        ..bob()
+    };
+    let stale = Refused::Stale(again);
+    assert_eq!(refused(&rule, Some(&long_ago), &Method::GET), (4, stale));
+    for text in [
+        "access = { who = \"public\", acr = [\"mfa\"] }",
+        "access = { who = \"signed-in\", acr = [] }",
+        "access = { who = \"signed-in\", acr = [\"m fa\"] }",
+        "access = { who = \"signed-in\", scopes = [\"a\\\"b\"] }",
+        "access = { who = \"signed-in\", scopes = [] }",
+        "access = { acr = [\"mfa\"] }",
+    ] {
+        assert_eq!(problems(text).len(), 1, "{text}: {:?}", problems(text));
+    }
+}
+
+#[test]
+fn a_token_without_the_scope_is_told_the_least_that_would_do() {
+    let rule = rule(
+        "[access]\nscopes = [\"wiki.read\", \"wiki.admin\"]\nall = [{ groups = [\"staff\"] }, { scopes = [\"x\"] }]\n",
+    );
+    assert_eq!(rule.scopes(), ["wiki.read", "wiki.admin", "x"]);
+    let (line, refused) = refused(&rule, Some(&bob()), &Method::GET);
+    let answer = Answer::InsufficientScope {
+        as_whom: bobs(),
+        missing: Vec::new(),
+        challenge: "Bearer error=\"insufficient_scope\", scope=\"wiki.read\"".to_owned(),
+    };
+    assert_eq!(
+        (line, Refusal::from(refused)),
+        (2, Refusal::new(answer, "access.scope"))
+    );
+}
+
+#[test]
+fn refusals_have_their_answers_and_reasons() {
+    let forbidden = || Answer::Forbidden { as_whom: bobs() };
+    let stale = Refused::Stale(Again {
+        within: Some(Duration::from_secs(900)),
+        acr: Vec::new(),
+        sign_in_page: true,
+    });
     let challenge = Challenge {
         challenges: vec![
             "Bearer error=\"insufficient_user_authentication\", max_age=\"900\"".to_owned(),
         ],
         sign_in_page: true,
         within: Some(900),
+        acr: None,
     };
     for (refused, answer, reason) in [
         (
@@ -661,9 +722,11 @@ fn what_is_missing_is_told_to_those_who_are_signed_in_where_the_operator_allows(
         let rule = rule(&format!("[access]\n{text}\n"));
         match refused(&rule, user, &Method::GET).1 {
             Refused::Denied { missing, .. } | Refused::Method { missing, .. } => missing,
-            other @ (Refused::Nobody { .. } | Refused::SignedOut | Refused::Stale { .. }) => {
-                panic!("{other:?}")
-            }
+            other @ (Refused::Nobody { .. }
+            | Refused::SignedOut
+            | Refused::Scope { .. }
+            | Refused::Stale(_)
+            | Refused::Weak(_)) => panic!("{other:?}"),
         }
     };
     let bob = bob();

@@ -37,6 +37,11 @@ impl Waiting {
     pub(super) fn within(&self) -> Option<Duration> {
         self.asked.within.map(Duration::from_secs)
     }
+
+    /// The authentication contexts of which it must be in one.
+    pub(super) fn acr(&self) -> &[String] {
+        &self.asked.acr
+    }
 }
 
 impl Visit<'_> {
@@ -86,6 +91,7 @@ impl Visit<'_> {
                 .map(ToString::to_string)
                 .collect(),
             within: wish.within.map(|within| within.as_secs()),
+            acr: wish.acr.clone(),
         };
         let ticket = match self.identity.ask_sign_in_host(&asked, self.now).await {
             Ok(ticket) => ticket,
@@ -152,7 +158,10 @@ impl Visit<'_> {
             let signed_in = Seconds::of(known.user.signed_in_at);
             signed_in.plus(within.saturating_add(ON_THE_WAY)) > Seconds::of(self.now)
         });
-        if !is_taken || !is_fresh {
+        let acr = known.user.claims.get("acr").and_then(|acr| acr.as_str());
+        let is_strong = waiting.acr().is_empty()
+            || acr.is_some_and(|acr| waiting.acr().iter().any(|one| one == acr));
+        if !is_taken || !is_fresh || !is_strong {
             return Ok(None);
         }
         let Ok(ticket) = Ticket::parse(&waiting.ticket) else {

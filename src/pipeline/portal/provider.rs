@@ -40,13 +40,16 @@ pub(super) struct Wish {
     pub(super) within: Option<Duration>,
     /// The ticket of the host that waits for the sign-in.
     pub(super) waiting: Option<String>,
+    /// The contexts of which it must be in one. Whoever writes the query can only ask for more: a
+    /// provider's own are asked for all the same.
+    pub(super) acr: Vec<String>,
 }
 
 impl Wish {
     /// What a query wishes; what can't be read in it is not wished.
     pub(super) fn of(query: &str) -> Self {
-        let names = ["with", "email", "within", "for"];
-        let [with, email, within, waiting] =
+        let names = ["with", "email", "within", "for", "acr"];
+        let [with, email, within, waiting, acr] =
             form::some(query.as_bytes(), names, MOST_NAME).unwrap_or_default();
         let text = |wish: Option<zeroize::Zeroizing<String>>| wish.map(|text| text.to_string());
         let seconds = within.and_then(|within| within.parse().ok());
@@ -55,6 +58,12 @@ impl Wish {
             email: text(email),
             within: seconds.map(Duration::from_secs),
             waiting: text(waiting),
+            acr: acr.map_or_else(Vec::new, |acr| {
+                acr.split(' ')
+                    .filter(|one| !one.is_empty())
+                    .map(str::to_owned)
+                    .collect()
+            }),
         }
     }
 }
@@ -137,7 +146,7 @@ impl Visit<'_> {
             redirect_uri: &redirect_uri,
             to,
             max_age: wish.within,
-            acr: &[],
+            acr: &wish.acr,
             login_hint: wish.email.as_deref(),
             hand_over: wish.waiting.as_deref(),
         };
@@ -171,7 +180,9 @@ impl Visit<'_> {
         };
         let live = self.identity.session(session, self.now).await;
         Ok(Some(match live {
-            Ok(Some(_)) if wish.within.is_some() => Trouble::LoopOfStaleSignIns,
+            Ok(Some(_)) if wish.within.is_some() || !wish.acr.is_empty() => {
+                Trouble::LoopOfStaleSignIns
+            }
             // Who is signed in and comes here by hand may sign in as somebody else.
             Ok(Some(_)) => return Ok(None),
             Ok(None) | Err(_) => Trouble::LoopOfEndedSessions,
@@ -274,6 +285,8 @@ impl Visit<'_> {
                     | Failure::Busy
                     | Failure::BadToken(_)
                     | Failure::OtherIssuer
+                    | Failure::MachineToken(_)
+                    | Failure::Introspection(_)
                     | Failure::NoKeys
                     | Failure::NoMethod => StatusCode::BAD_REQUEST,
                 }
@@ -339,6 +352,8 @@ impl Visit<'_> {
             | Failure::Busy
             | Failure::BadToken(_)
             | Failure::OtherIssuer
+            | Failure::MachineToken(_)
+            | Failure::Introspection(_)
             | Failure::NoKeys => Trouble::Unproven,
         };
         Ok(pages::provider::page(&self.context(seen), trouble, to))

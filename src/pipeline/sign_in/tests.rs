@@ -109,7 +109,7 @@ fn a_rule_names_methods_that_exist() {
     );
     assert_eq!(
         problems("with = [\"kerberos\"]"),
-        ["`kerberos` can't be used: one of `basic`, `ci`, `legacy`, `local`, `other`"]
+        ["`kerberos` can't be used: one of `basic`, `ci`, `legacy`, `local`, `other`, `tokens`"]
     );
     assert_eq!(
         problems("with = []"),
@@ -131,6 +131,7 @@ async fn without_a_credential_nobody_passes_and_every_way_is_listed() {
         ],
         sign_in_page: true,
         within: None,
+        acr: None,
     };
     assert_eq!(
         refusal,
@@ -306,7 +307,7 @@ async fn methods_are_asked_in_the_stated_order() {
         .await
         .unwrap();
     assert_eq!(&*token_first.user.unwrap().name, "robot");
-    assert!(token_first.session.is_none());
+    assert_eq!(&*token_first.session.unwrap().user().name, "robot");
 }
 
 #[tokio::test]

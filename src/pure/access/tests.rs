@@ -470,6 +470,70 @@ fn an_old_sign_in_is_refused_last() {
 }
 
 #[test]
+fn a_weak_sign_in_is_refused_last() {
+    let mut rule = signed_in(Vec::new());
+    let contexts = Contexts {
+        place: at(7),
+        accepted: list(&["mfa", "hwk"]),
+    };
+    rule.acr = Some(contexts.clone());
+    for (claims, strong) in [
+        (json!({"acr": "hwk"}), true),
+        (json!({"acr": "pwd"}), false),
+        (json!({"acr": ["mfa"]}), false),
+        (json!({"acr": "mfa hwk"}), false),
+        (json!({}), false),
+    ] {
+        let user = claiming(claims);
+        let why = Why::Weak(&contexts);
+        let expected = if strong {
+            Verdict::Granted { by: &rule.place }
+        } else {
+            Verdict::Denied { by: &at(7), why }
+        };
+        assert_eq!(ask(&rule, Some(&user), &Method::GET), expected, "{user:?}");
+    }
+    assert_eq!(
+        Why::Weak(&contexts).to_string(),
+        "needs a sign-in in context `mfa` or `hwk`"
+    );
+}
+
+#[test]
+fn a_scope_is_one_of_a_text_or_a_list_and_of_one_claim() {
+    let rule = signed_in(vec![when(
+        2,
+        Test::Scope(list(&["wiki.read", "wiki.write"])),
+    )]);
+    for (claims, has) in [
+        (json!({"scope": "openid wiki.read"}), true),
+        (json!({"scp": "wiki.write"}), true),
+        (json!({"scp": ["a", "wiki.write"]}), true),
+        (json!({"scopes": ["wiki.read"]}), true),
+        (json!({"scope": "wiki.readers wiki"}), false),
+        (json!({"scope": "Wiki.Read"}), false),
+        (json!({"scope": "wiki.read", "scp": ["wiki.read"]}), false),
+        (json!({"scp": ["a wiki.read"]}), false),
+        (json!({"scp": ["wiki.read", 1]}), false),
+        (json!({"scope": {"wiki.read": true}}), false),
+        (json!({"scope": ""}), false),
+        (json!({}), false),
+    ] {
+        let user = claiming(claims);
+        let granted = grants(&rule, &asking(Some(&user), &Method::GET));
+        assert_eq!(granted, has, "{:?}", user.claims);
+    }
+    // What can't be read meets a `deny`.
+    let mut rule = signed_in(Vec::new());
+    rule.denies.push(Deny {
+        place: at(8),
+        conditions: vec![when(9, Test::Scope(list(&["legacy"])))],
+    });
+    refused_at(&rule, Some(&claiming(json!({"scope": 1}))), 8);
+    passes(&rule, Some(&claiming(json!({"scope": "wiki.read"}))));
+}
+
+#[test]
 fn a_sign_in_in_the_future_is_not_fresh() {
     let mut rule = signed_in(Vec::new());
     let within = Duration::from_secs(900);
@@ -789,6 +853,18 @@ fn naive_test(test: &Test, asked: &Asked<'_>, doubt: Option<bool>) -> Option<boo
             Some(Value::String(s)) => Some(list.iter().any(|n| **n == **s)),
             Some(_) => doubt,
         },
+        (Test::Scope(list), Some(u)) => {
+            let said = ["scope", "scp", "scopes"].map(|name| u.claims.get(name));
+            match said.iter().flatten().collect::<Vec<_>>()[..] {
+                [] => Some(false),
+                [Value::String(s)] => Some(
+                    format!(" {s} ")
+                        .split(' ')
+                        .any(|one| list.iter().any(|n| **n == *one)),
+                ),
+                _ => doubt,
+            }
+        }
     }
 }
 
@@ -812,7 +888,16 @@ fn naive(rule: &Rule, asked: &Asked<'_>, doubt: Option<bool>) -> bool {
             .user
             .is_some_and(|u| u.signed_in_at + f.within >= asked.now)
     });
-    !denied && wanted && all && fresh
+    let strong = rule.acr.as_ref().is_none_or(|contexts| {
+        let acr = asked.user.and_then(|u| u.claims.get("acr"));
+        acr.is_some_and(|acr| {
+            contexts
+                .accepted
+                .iter()
+                .any(|one| acr.as_str() == Some(&**one))
+        })
+    });
+    !denied && wanted && all && fresh && strong
 }
 
 fn names() -> impl Strategy<Value = Vec<Box<str>>> {
@@ -826,6 +911,7 @@ fn a_plain_test() -> impl Strategy<Value = Test> {
         names().prop_map(Test::Group),
         "[ab]@[ab]\\.test".prop_map(|address| emails(&[&address])),
         "[ab]\\.test".prop_map(|d| Test::EmailDomain(vec![EmailDomain::parse(&d).unwrap()])),
+        names().prop_map(Test::Scope),
         ("[ab]", names()).prop_map(|(n, list)| Test::Claim(ClaimName::parse(&n).unwrap(), list)),
         Just(Test::Method(vec![Method::GET])),
         Just(Test::Method(vec![Method::POST, Method::PUT])),
@@ -873,13 +959,18 @@ fn a_rule() -> impl Strategy<Value = Rule> {
         who,
         conditions(),
         within,
+        proptest::option::of(names()),
         proptest::collection::vec(a_deny(), 0..2),
     )
-        .prop_map(|(who, conditions, signed_in_within, denies)| Rule {
+        .prop_map(|(who, conditions, signed_in_within, acr, denies)| Rule {
             place: at(1),
             who,
             conditions,
             signed_in_within,
+            acr: acr.map(|accepted| Contexts {
+                place: at(5),
+                accepted,
+            }),
             denies,
         })
 }
@@ -888,11 +979,11 @@ fn a_user() -> impl Strategy<Value = Option<User>> {
     let email = proptest::option::of("[ab](@[ab]\\.test){0,2}");
     let groups = proptest::collection::vec("[abc]", 0..3);
     let value = prop_oneof![
-        "[abc]".prop_map(Value::from),
+        "[abc]( [abc])?".prop_map(Value::from),
         Just(Value::Null),
         Just(json!({"a": "b"})),
     ];
-    let claims = proptest::collection::hash_map("[ab]", value, 0..3);
+    let claims = proptest::collection::hash_map("[ab]|acr|sco?pe?", value, 0..4);
     let user = ("[abc]", "[abc]", email, groups, claims, 0_u64..20).prop_map(
         |(name, provider, email, groups, claims, age)| User {
             name: name.into(),
@@ -995,7 +1086,7 @@ proptest! {
 
     #[test]
     fn what_is_unmet_is_what_refuses(rule in a_rule(), request in a_request()) {
-        let rule = Rule { denies: Vec::new(), who: Who::Public, signed_in_within: None, ..rule };
+        let rule = Rule { denies: Vec::new(), who: Who::Public, signed_in_within: None, acr: None, ..rule };
         let asked = request.asked();
         prop_assert_eq!(grants(&rule, &asked), unmet(&rule, &asked).is_empty());
     }

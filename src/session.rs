@@ -56,7 +56,7 @@ type Entries = HashMap<Hash, Entry, Quick>;
 const SHARDS: usize = 64;
 /// Sessions and marks in one shard; the one used longest ago, and held by nobody, makes room.
 const SHARD_SESSIONS: usize = 1024;
-/// How often the last use of one session is written back.
+/// How often the last use of one session is written back, at least.
 const WRITE_BACK_SECONDS: u64 = 60;
 /// How long the mark of an ended session stays once the store has forgotten it: longer than any
 /// read of the store takes.
@@ -534,6 +534,7 @@ impl Sessions {
             dies < live.expires() && dies <= Seconds::of(now).plus(SOON)
         };
         epoch == 0
+            || !store.link().hears_everybody()
             || live.asked.epoch.load(Ordering::Acquire) != epoch
             || live.asked.stale.load(Ordering::Acquire)
             || falls_idle()
@@ -575,7 +576,8 @@ impl Sessions {
                     .link()
                     .heard_until(live.asked.epoch.load(Ordering::Acquire));
                 let known = Duration::from_millis(at.saturating_sub(asked.max(heard)));
-                if known <= self.offline && !live.is_over(now) {
+                let is_away = matches!(why, SessionError::Store(_));
+                if is_away && known <= self.offline && !live.is_over(now) {
                     return Ok(true);
                 }
                 self.memory.forget(live);
@@ -611,7 +613,7 @@ impl Sessions {
         if epoch != 0 && self.told_again.load(Ordering::Acquire) != epoch {
             let mut told = true;
             for hash in self.memory.ended() {
-                told &= store.remove(hash).await.is_ok();
+                told = told && store.remove(hash).await.is_ok();
             }
             if told {
                 self.told_again.store(epoch, Ordering::Release);
@@ -878,7 +880,9 @@ impl Sessions {
     fn note_use(&self, live: &Live) {
         let seen = live.seen().0;
         let written = live.written.load(Ordering::Relaxed);
-        if seen.saturating_sub(written) >= WRITE_BACK_SECONDS
+        // Before a store that forgets what is idle would do so.
+        let often = WRITE_BACK_SECONDS.min(live.idle.as_secs() / 4);
+        if seen.saturating_sub(written) >= often.max(1)
             && live
                 .written
                 .compare_exchange(written, seen, Ordering::Relaxed, Ordering::Relaxed)

@@ -182,7 +182,7 @@ impl Store {
         hear: Hear,
         clock: fn() -> SystemTime,
     ) -> std::io::Result<Self> {
-        let link = Arc::new(Link::new(&settings.prefix, gate, clock));
+        let link = Arc::new(Link::new(&settings, gate, clock));
         let names = Arc::new(Names {
             prefix: settings.prefix.clone(),
         });

@@ -326,15 +326,11 @@ async fn a_session_in_use_at_one_gate_does_not_fall_idle_at_another() {
     };
     let gates = [0; 2].map(|_| server.gate_with(lifetimes, SECOND));
     let [one, other] = &gates;
-    let (id, used) = one.create(bob(), None, SystemTime::now()).await.unwrap();
+    let (id, _) = one.create(bob(), None, SystemTime::now()).await.unwrap();
     let open = found(other, &id).await.unwrap();
     for _ in 0..6 {
         tokio::time::sleep(SECOND).await;
-        // What a gate writes once a minute.
-        let seen = Seconds::of(SystemTime::now());
-        server
-            .store([9; 8])
-            .touch(used.hash(), seen, lifetimes.idle);
+        assert!(found(one, &id).await.is_some());
         other.ask_about_open(SystemTime::now()).await;
     }
     assert!(!open.is_over_now());
@@ -382,6 +378,25 @@ async fn of_all_gates_one_asks_the_provider_and_the_others_take_up_its_answer() 
         assert!(found(gate, &id).await.is_some());
         let tokens = live.record().tokens.clone().unwrap();
         assert_eq!(tokens.refresh.unwrap().as_str(), "second");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn a_record_altered_in_redis_lets_nobody_in_where_it_was_in_memory_or_not() {
+    let server = Server::start();
+    let gates = [0; 2].map(|_| server.gate());
+    let (id, _) = gates[0]
+        .create(bob_of_a_provider(), None, SystemTime::now())
+        .await
+        .unwrap();
+    tokio::time::sleep(SECOND).await;
+    let stranger = server.store([9; 8]);
+    assert!(stranger.replace(id.hash(), vec![9; 300]).await.unwrap());
+    tokio::time::sleep(SECOND / 2).await;
+    for gate in gates {
+        let found = gate.find(&id, SystemTime::now()).await;
+        assert!(matches!(found, Err(SessionError::Record(_))), "{found:?}");
     }
 }
 

@@ -523,6 +523,11 @@ impl Sessions {
         }
     }
 
+    /// Whether the store is there and, where it is shared, the other gates are heard.
+    pub fn are_heard(&self) -> bool {
+        matches!(self.store, Store::Embedded(_)) || self.epoch() != 0
+    }
+
     /// Whether what is in memory of a session does not count by itself.
     fn has_to_ask(&self, live: &Live, now: SystemTime) -> bool {
         let Store::Redis(store) = &self.store else {

@@ -1,14 +1,14 @@
 //! The connection to Redis or Valkey, and what other gates say over it.
 //!
-//! One loop connects, subscribes and listens, to a server alone, by way of sentinels or to a cluster; after any
-//! failure it does all of that anew. A gate hears its own beat over the channel on which it hears the
-//! others, so that it knows when it does not hear them.
+//! One loop connects, subscribes and listens: to a server alone, by way of sentinels or to a cluster.
+//! After any failure it does all of that anew. A gate hears its own beat over the connection on which it
+//! hears the others, so that it knows when it does not hear them.
 //!
 //! | when | then |
 //! |---|---|
-//! | connected, and the beat comes back | an epoch: what was read during it is good until somebody says otherwise |
-//! | the same in a cluster | an epoch, but what is in memory is asked about: messages cross a bus of many links, any of which may fail alone |
-//! | no beat for 750 ms, a lost connection, more messages than there is room for | no epoch: what is in memory is asked about |
+//! | connected, and the beat comes back | an epoch: what was read in it is good until somebody says otherwise |
+//! | the same in a cluster | what is in memory is asked about: each link of its bus may fail alone |
+//! | no beat for 750 ms, a lost connection, too many messages | no epoch: what is in memory is asked about |
 //! | no connection | whoever asks is told at once |
 
 use std::path::PathBuf;
@@ -46,8 +46,8 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(200);
 /// How often a gate says that it is there, to itself.
 const BEAT: Duration = Duration::from_millis(250);
-/// After so long without a beat it is not believed that others are heard: a session that ends there is
-/// over here within a second, heard or not.
+/// After so long without a beat others are not believed to be heard: a session that ends there is over
+/// here within a second, heard or not.
 const SILENCE: Duration = Duration::from_millis(750);
 /// Messages that wait to be read; with more it is as if none had been heard.
 const MESSAGES: usize = 4096;

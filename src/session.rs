@@ -131,6 +131,8 @@ struct Asked {
     ms: AtomicU64,
     /// Whether another gate has changed it since.
     stale: AtomicBool,
+    /// Whether what its provider said last is still to be written.
+    unsaved: AtomicBool,
     /// Held by whoever asks.
     turn: tokio::sync::Mutex<()>,
 }
@@ -153,6 +155,7 @@ impl Live {
             epoch: AtomicU64::new(0),
             ms: AtomicU64::new(0),
             stale: AtomicBool::new(false),
+            unsaved: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
         };
         Self {
@@ -542,6 +545,7 @@ impl Sessions {
             || !store.link().hears_everybody()
             || live.asked.epoch.load(Ordering::Acquire) != epoch
             || live.asked.stale.load(Ordering::Acquire)
+            || live.asked.unsaved.load(Ordering::Acquire)
             || falls_idle()
     }
 
@@ -593,6 +597,10 @@ impl Sessions {
 
     /// Takes up what the store has of a session; answers whether it has it.
     async fn read_again(&self, live: &Live) -> Result<bool, SessionError> {
+        // Else another gate would ask with a refresh token that was used, which may end the session.
+        if live.asked.unsaved.load(Ordering::Acquire) && !self.save(live).await? {
+            return Ok(false);
+        }
         let Some(row) = self
             .store
             .load(live.hash)
@@ -709,19 +717,28 @@ impl Sessions {
             tokens: Some(tokens),
             ..Record::clone(&before)
         };
-        let sealed = match &live.id {
-            Some(id) => after
-                .seal(id, *keys::random()?)
-                .map_err(SessionError::Record)?,
-            None => return Ok(()),
-        };
         live.record.store(Arc::new(after));
-        let there = self.store.replace(live.hash, sealed).await;
-        if !there.map_err(SessionError::Store)? {
+        if !self.save(live).await? {
             // Somebody ended it meanwhile.
             self.mark(live.hash, live.expires());
         }
         Ok(())
+    }
+
+    /// Writes a session's record as it is here; answers whether the store still has the session.
+    async fn save(&self, live: &Live) -> Result<bool, SessionError> {
+        let Some(id) = &live.id else {
+            return Ok(true);
+        };
+        live.asked.unsaved.store(true, Ordering::Release);
+        let sealed = live
+            .record()
+            .seal(id, *keys::random()?)
+            .map_err(SessionError::Record)?;
+        let replaced = self.store.replace(live.hash, sealed).await;
+        let is_there = replaced.map_err(SessionError::Store)?;
+        live.asked.unsaved.store(false, Ordering::Release);
+        Ok(is_there)
     }
 
     /// Ends every session of an index, and answers how many the store had.

@@ -398,6 +398,32 @@ async fn of_all_gates_one_asks_the_provider_and_the_others_take_up_its_answer() 
 
 #[tokio::test]
 #[ignore = "needs redis-server"]
+async fn what_a_provider_said_while_the_store_was_away_is_written_once_it_is_back() {
+    let server = Server::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let (one, other) = (server.gate(), server.gate());
+    let now = SystemTime::now;
+    let (id, live) = one
+        .create(roberta_of_a_provider(), None, now())
+        .await
+        .unwrap();
+    let there = found(&other, &id).await.unwrap();
+    let mut tokens = live.record().tokens.clone().unwrap();
+    tokens.refresh = Some(Zeroizing::new("second".to_owned()));
+    tokens.checked = Seconds(tokens.checked.0 + 300);
+    server.kill();
+    assert!(one.renew(&live, live.user(), tokens).await.is_err());
+    server.start_again();
+    within(5 * SECOND)(&|| one.epoch() != 0 && other.epoch() != 0).await;
+    tokio::time::sleep(SECOND).await;
+    assert!(found(&one, &id).await.is_some());
+    tokio::time::sleep(SECOND).await;
+    assert!(found(&other, &id).await.is_some());
+    let tokens = there.record().tokens.clone().unwrap();
+    assert_eq!(tokens.refresh.unwrap().as_str(), "second");
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
 async fn a_record_altered_in_redis_lets_nobody_in_where_it_was_in_memory_or_not() {
     let server = Server::start();
     let gates = [0; 2].map(|_| server.gate());

@@ -32,7 +32,7 @@ use crate::pure::table::Problems;
 use crate::pure::target::Authority;
 use crate::pure::ticket::{Purpose, Ticket};
 use crate::refusal::{Answer, Limited, Refusal};
-use crate::session::{Index, Live, SessionError, Sessions, SignIn};
+use crate::session::{Index, Live, SessionError, Sessions, SignIn, StoreError};
 
 pub mod password;
 pub mod verified;
@@ -356,7 +356,10 @@ impl From<Busy> for Failure {
 
 impl From<SessionError> for Failure {
     fn from(why: SessionError) -> Self {
-        error!(error = %why, "sessions can't be used");
+        // A line for each request would make of an outage a flood.
+        if !matches!(why, SessionError::Store(StoreError::Away)) {
+            error!(error = %why, "sessions can't be used");
+        }
         Self::Store
     }
 }

@@ -56,7 +56,7 @@ type Entries = HashMap<Hash, Entry, Quick>;
 const SHARDS: usize = 64;
 /// Sessions and marks in one shard; the one used longest ago, and held by nobody, makes room.
 const SHARD_SESSIONS: usize = 1024;
-/// How often the last use of one session is written back.
+/// How often the last use of one session is written back, at least.
 const WRITE_BACK_SECONDS: u64 = 60;
 /// How long the mark of an ended session stays once the store has forgotten it: longer than any
 /// read of the store takes.
@@ -132,6 +132,8 @@ struct Asked {
     ms: AtomicU64,
     /// Whether another gate has changed it since.
     stale: AtomicBool,
+    /// Whether what its provider said last is still to be written.
+    unsaved: AtomicBool,
     /// Held by whoever asks.
     turn: tokio::sync::Mutex<()>,
 }
@@ -166,6 +168,7 @@ impl Live {
             epoch: AtomicU64::new(0),
             ms: AtomicU64::new(0),
             stale: AtomicBool::new(false),
+            unsaved: AtomicBool::new(false),
             turn: tokio::sync::Mutex::default(),
         };
         Self {
@@ -608,6 +611,11 @@ impl Sessions {
         }
     }
 
+    /// Whether the store is there and, where it is shared, the other gates are heard.
+    pub fn are_heard(&self) -> bool {
+        matches!(self.store, Store::Embedded(_)) || self.epoch() != 0
+    }
+
     /// Whether what is in memory of a session does not count by itself.
     fn has_to_ask(&self, live: &Live, now: SystemTime) -> bool {
         let Store::Redis(store) = &self.store else {
@@ -619,8 +627,10 @@ impl Sessions {
             dies < live.expires() && dies <= Seconds::of(now).plus(SOON)
         };
         epoch == 0
+            || !store.link().hears_everybody()
             || live.asked.epoch.load(Ordering::Acquire) != epoch
             || live.asked.stale.load(Ordering::Acquire)
+            || live.asked.unsaved.load(Ordering::Acquire)
             || falls_idle()
     }
 
@@ -660,7 +670,8 @@ impl Sessions {
                     .link()
                     .heard_until(live.asked.epoch.load(Ordering::Acquire));
                 let known = Duration::from_millis(at.saturating_sub(asked.max(heard)));
-                if known <= self.offline && !live.is_over(now) {
+                let is_away = matches!(why, SessionError::Store(_));
+                if is_away && known <= self.offline && !live.is_over(now) {
                     return Ok(true);
                 }
                 self.memory.forget(live);
@@ -671,6 +682,10 @@ impl Sessions {
 
     /// Takes up what the store has of a session; answers whether it has it.
     async fn read_again(&self, live: &Live) -> Result<bool, SessionError> {
+        // Else another gate would ask with a refresh token that was used, which may end the session.
+        if live.asked.unsaved.load(Ordering::Acquire) && !self.save(live).await? {
+            return Ok(false);
+        }
         let Some(row) = self
             .store
             .load(live.hash)
@@ -698,7 +713,7 @@ impl Sessions {
         if epoch != 0 && self.told_again.load(Ordering::Acquire) != epoch {
             let mut told = true;
             for hash in self.memory.ended() {
-                told &= store.remove(hash).await.is_ok();
+                told = told && store.remove(hash).await.is_ok();
             }
             if told {
                 self.told_again.store(epoch, Ordering::Release);
@@ -790,22 +805,32 @@ impl Sessions {
             tokens: Some(tokens),
             ..Record::clone(&before)
         };
-        let sealed = match &live.id {
-            Some(id) => after
-                .seal(id, *keys::random()?)
-                .map_err(SessionError::Record)?,
-            None => return Ok(()),
-        };
-        if after.user != before.user {
+        let changed = after.user != before.user;
+        live.record.store(Arc::new(after));
+        if changed {
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
-        live.record.store(Arc::new(after));
-        let there = self.store.replace(live.hash, sealed).await;
-        if !there.map_err(SessionError::Store)? {
+        if !self.save(live).await? {
             // Somebody ended it meanwhile.
             self.mark(live.hash, live.expires());
         }
         Ok(())
+    }
+
+    /// Writes a session's record as it is here; answers whether the store still has the session.
+    async fn save(&self, live: &Live) -> Result<bool, SessionError> {
+        let Some(id) = &live.id else {
+            return Ok(true);
+        };
+        live.asked.unsaved.store(true, Ordering::Release);
+        let sealed = live
+            .record()
+            .seal(id, *keys::random()?)
+            .map_err(SessionError::Record)?;
+        let replaced = self.store.replace(live.hash, sealed).await;
+        let is_there = replaced.map_err(SessionError::Store)?;
+        live.asked.unsaved.store(false, Ordering::Release);
+        Ok(is_there)
     }
 
     /// Ends every session of an index, and answers how many the store had.
@@ -969,7 +994,9 @@ impl Sessions {
     fn note_use(&self, live: &Live) {
         let seen = live.seen().0;
         let written = live.written.load(Ordering::Relaxed);
-        if seen.saturating_sub(written) >= WRITE_BACK_SECONDS
+        // Before a store that forgets what is idle would do so.
+        let often = WRITE_BACK_SECONDS.min(live.idle.as_secs() / 4);
+        if seen.saturating_sub(written) >= often.max(1)
             && live
                 .written
                 .compare_exchange(written, seen, Ordering::Relaxed, Ordering::Relaxed)

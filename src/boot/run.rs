@@ -778,6 +778,8 @@ async fn watch_over_open(site: Arc<Running>) {
     renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         renew.tick().await;
+        site.metrics
+            .session_store(site.shared.sessions().are_heard());
         site.shared.sessions().ask_about_open(now()).await;
         let gate = site.gate.load_full();
         gate.identity.ask_about_open_sessions(now()).await;

@@ -53,6 +53,7 @@ pub struct Metrics {
     reloads: AtomicU64,
     failed_reloads: AtomicU64,
     in_force: AtomicBool,
+    store_is_away: AtomicBool,
     certificates: Mutex<Vec<(String, SystemTime)>>,
 }
 
@@ -113,6 +114,7 @@ impl Default for Metrics {
             reloads: AtomicU64::default(),
             failed_reloads: AtomicU64::default(),
             in_force: AtomicBool::default(),
+            store_is_away: AtomicBool::default(),
             certificates: Mutex::default(),
         }
     }
@@ -206,6 +208,11 @@ impl Metrics {
             add(&self.failed_reloads, 1);
         }
         self.in_force.store(succeeded, Ordering::Relaxed);
+    }
+
+    /// Whether the store that gates share is there by now.
+    pub fn session_store(&self, is_there: bool) {
+        self.store_is_away.store(!is_there, Ordering::Relaxed);
     }
 
     /// The certificates that are now in use, by the file each came from, and when each ends.
@@ -304,6 +311,13 @@ impl Metrics {
         );
         let in_force = self.in_force.load(Ordering::Relaxed);
         page.sample("configuration_ok", &[], u8::from(in_force));
+        page.family(
+            "session_store_ok",
+            "gauge",
+            "0 while the store of sessions that gates share is away, or the other gates are not heard.",
+        );
+        let is_away = self.store_is_away.load(Ordering::Relaxed);
+        page.sample("session_store_ok", &[], u8::from(!is_away));
         let dropped = self.sources.as_ref().map_or(0, |from| from.log.dropped());
         page.family(
             "log_lines_dropped_total",
@@ -607,12 +621,14 @@ mod tests {
                 r#"reloads_total{result="ok"} 1"#,
                 r#"reloads_total{result="failed"} 0"#,
                 "configuration_ok 1",
+                "session_store_ok 1",
                 r#"certificate_expiry_timestamp_seconds{file="a\"b\\c\nd.pem"} 1800000000"#,
             ],
         );
         metrics.reloaded(false);
+        metrics.session_store(false);
         metrics.set_certificates(Vec::new());
-        shows(&metrics, &["configuration_ok 0"]);
+        shows(&metrics, &["configuration_ok 0", "session_store_ok 0"]);
         assert!(!metrics.render().contains("d.pem"), "it is out of use");
     }
 

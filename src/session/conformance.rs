@@ -209,6 +209,9 @@ async fn the_last_use_never_goes_back(case: &Case<'_>) {
     case.becomes(1, seen(at(20))).await;
     case.store.touch(case.hash(1), at(10), HOUR);
     case.store.touch(case.hash(2), at(10), HOUR);
+    // What is asked after the uses is done after them.
+    case.store.remove(case.hash(2)).await.unwrap();
+    assert_eq!(case.load(1).await, seen(at(20)));
     case.store.touch(case.hash(1), at(30), HOUR);
     case.becomes(1, seen(at(30))).await;
     assert_eq!(case.load(2).await, None, "no session comes from a use");

@@ -1,13 +1,14 @@
 //! The connection to Redis or Valkey, and what other gates say over it.
 //!
-//! One loop connects, subscribes and listens, to a server alone, by way of sentinels or to a cluster; after any
-//! failure it does all of that anew. A gate hears its own beat over the channel on which it hears the
-//! others, so that it knows when it does not hear them.
+//! One loop connects, subscribes and listens: to a server alone, by way of sentinels or to a cluster.
+//! After any failure it does all of that anew. A gate hears its own beat over the connection on which it
+//! hears the others, so that it knows when it does not hear them.
 //!
 //! | when | then |
 //! |---|---|
-//! | connected, and the beat comes back | an epoch: what was read during it is good until somebody says otherwise |
-//! | no beat for 750 ms, a lost connection, more messages than there is room for | no epoch: what is in memory is asked about |
+//! | connected, and the beat comes back | an epoch: what was read in it is good until somebody says otherwise |
+//! | the same in a cluster | what is in memory is asked about: each link of its bus may fail alone |
+//! | no beat for 750 ms, a lost connection, too many messages | no epoch: what is in memory is asked about |
 //! | no connection | whoever asks is told at once |
 
 use std::path::PathBuf;
@@ -37,14 +38,16 @@ use super::store::StoreError;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(2);
+/// And where several servers may have to be tried.
+const CONNECT_ANY: Duration = Duration::from_secs(10);
 /// How long a command may take.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 /// How long until it is tried to connect again.
 const RETRY: Duration = Duration::from_millis(200);
 /// How often a gate says that it is there, to itself.
 const BEAT: Duration = Duration::from_millis(250);
-/// After so long without a beat it is not believed that others are heard: a session that ends there is
-/// over here within a second, heard or not.
+/// After so long without a beat others are not believed to be heard: a session that ends there is over
+/// here within a second, heard or not.
 const SILENCE: Duration = Duration::from_millis(750);
 /// Messages that wait to be read; with more it is as if none had been heard.
 const MESSAGES: usize = 4096;
@@ -63,6 +66,12 @@ pub struct Settings {
     pub ca: Option<Vec<u8>>,
     /// What the names of all keys and channels begin with.
     pub prefix: String,
+}
+
+impl Settings {
+    fn is_cluster(&self) -> bool {
+        self.sentinel_master.is_none() && self.servers.len() > 1
+    }
 }
 
 /// What another gate did to a session.
@@ -150,6 +159,7 @@ pub struct Link {
     /// When the last beat was heard, by the clock.
     heard_ms: AtomicU64,
     is_away: AtomicBool,
+    hears_everybody: bool,
     suspect: Notify,
     gate: [u8; 8],
     channel: String,
@@ -167,7 +177,8 @@ enum Lost {
 
 impl Link {
     /// The link of a gate that others know by `gate`, not connected yet.
-    pub fn new(prefix: &str, gate: [u8; 8], clock: fn() -> SystemTime) -> Self {
+    pub fn new(settings: &Settings, gate: [u8; 8], clock: fn() -> SystemTime) -> Self {
+        let prefix = &settings.prefix;
         let name = u64::from_be_bytes(gate);
         Self {
             connection: ArcSwapOption::empty(),
@@ -175,6 +186,7 @@ impl Link {
             last_epoch: AtomicU64::new(0),
             heard_ms: AtomicU64::new(0),
             is_away: AtomicBool::new(false),
+            hears_everybody: !settings.is_cluster(),
             suspect: Notify::new(),
             gate,
             channel: format!("{prefix}:news"),
@@ -198,6 +210,11 @@ impl Link {
         self.epoch.load(Ordering::Acquire)
     }
 
+    /// Whether an epoch says that everybody is heard.
+    pub const fn hears_everybody(&self) -> bool {
+        self.hears_everybody
+    }
+
     /// Until when, in milliseconds since 1970, it is known that all of an epoch was heard.
     pub fn heard_until(&self, epoch: u64) -> u64 {
         if epoch == self.last_epoch.load(Ordering::Acquire) {
@@ -216,7 +233,7 @@ impl Link {
             .load()
             .as_deref()
             .cloned()
-            .ok_or_else(|| StoreError::Broken("there is no connection to it".into()))
+            .ok_or(StoreError::Away)
     }
 
     /// What a failed command means for all others.
@@ -231,9 +248,13 @@ impl Link {
 
     /// Keeps connected, and tells `hear` what other gates do.
     pub async fn keep(self: Arc<Self>, settings: Settings, hear: Hear) {
+        let patience = match settings.servers.len() {
+            0 | 1 => CONNECT,
+            _ => CONNECT_ANY,
+        };
         loop {
             let (to, pushes) = mpsc::channel(MESSAGES);
-            match timeout(CONNECT, self.connect(&settings, to)).await {
+            match timeout(patience, self.connect(&settings, to)).await {
                 Ok(Ok(connection)) => {
                     self.connection.store(Some(Arc::new(connection.clone())));
                     let why = self.attend(&connection, pushes, &hear).await;
@@ -345,7 +366,7 @@ impl Link {
             })
         };
         let channels = [self.channel.as_str(), self.beats.as_str()];
-        if settings.sentinel_master.is_none() && settings.servers.len() > 1 {
+        if settings.is_cluster() {
             let mut connection = cluster(settings, push)?.get_async_connection().await?;
             connection.subscribe(&channels[..]).await?;
             return Ok(Connection::Cluster(connection));

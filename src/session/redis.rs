@@ -1,12 +1,12 @@
 //! Sessions and tickets in Redis or Valkey, which several gates share.
 //!
-//! A thread of its own keeps the connection, and all commands run there. Each key stands alone, so that a
-//! cluster may keep it anywhere, and what has to happen at once is one command or one script on one
-//! key. A session is written before what it is found by, and whoever signs in gets the cookie after both: a
-//! session that can't be found by its user is nobody's.
+//! A thread of its own keeps the connection, and all commands run there. Each key stands alone, so that
+//! a cluster may keep it anywhere, and what has to happen at once is one command or one script on one
+//! key. A session is written before what it is found by, and whoever signs in gets the cookie after
+//! both: a session that can't be found by its user is nobody's.
 //!
-//! What stands there in clear: hashes of ids and tickets, keyed hashes of user names, and times. Redis
-//! itself forgets what is over.
+//! What stands there in clear: hashes of ids and tickets, keyed hashes of user names and networks, and
+//! times. Redis itself forgets what is over.
 
 use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
@@ -30,7 +30,7 @@ const QUEUE: usize = 1024;
 const FIRST: Duration = Duration::from_secs(3);
 /// How long the last commands may take when the store closes.
 const LAST: Duration = Duration::from_secs(2);
-/// How long a provider may take to renew a session before another gate asks: longer than it is waited for.
+/// How long a gate may have the turn to ask a provider: longer than it waits for all of the answers.
 const LOCK: Duration = Duration::from_secs(30);
 
 /// A session: its sealed record, its last use, its expiry, and what it is found by.
@@ -182,7 +182,7 @@ impl Store {
         hear: Hear,
         clock: fn() -> SystemTime,
     ) -> std::io::Result<Self> {
-        let link = Arc::new(Link::new(&settings.prefix, gate, clock));
+        let link = Arc::new(Link::new(&settings, gate, clock));
         let names = Arc::new(Names {
             prefix: settings.prefix.clone(),
         });
@@ -198,12 +198,13 @@ impl Store {
             async move {
                 let watched = Arc::clone(&link);
                 tokio::spawn(link.keep(settings, hear));
-                tokio::spawn(async move {
+                let look = async {
                     while watched.epoch() == 0 {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
-                    let _ = first.send(());
-                });
+                };
+                drop(timeout(FIRST, look).await);
+                let _ = first.send(());
                 drop(stopped.await);
                 let all = u32::try_from(QUEUE).unwrap_or(u32::MAX);
                 drop(timeout(LAST, room.acquire_many(all)).await);
@@ -213,7 +214,7 @@ impl Store {
             .name("sessions-redis".to_owned())
             .spawn(move || runtime.block_on(work))?;
         // Gates and servers may start in any order; where all is well the first request needs no luck.
-        let _ = connected.recv_timeout(FIRST);
+        let _ = connected.recv();
         Ok(Self {
             link,
             names,

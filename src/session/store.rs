@@ -106,6 +106,8 @@ pub enum StoreError {
     Gone,
     /// It can't be read or written, for this reason; it is being tried again.
     Broken(Arc<str>),
+    /// It can't be reached, which was said when it began.
+    Away,
 }
 
 impl std::fmt::Display for StoreError {
@@ -114,6 +116,7 @@ impl std::fmt::Display for StoreError {
             Self::Busy => f.write_str("too many requests wait for the session store"),
             Self::Gone => f.write_str("the session store did not answer"),
             Self::Broken(why) => write!(f, "the session store can't be used: {why}"),
+            Self::Away => f.write_str("the session store is away"),
         }
     }
 }

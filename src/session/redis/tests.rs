@@ -128,9 +128,9 @@ fn spawn(directory: &tempfile::TempDir, more: &[String]) -> Child {
     panic!("redis-server does not listen: {}", process.wait().unwrap());
 }
 
-fn bob() -> SignIn {
+fn roberta() -> SignIn {
     let user = User {
-        name: "bob".into(),
+        name: "roberta".into(),
         provider: "local".into(),
         email: None,
         groups: vec!["staff".into()],
@@ -147,9 +147,9 @@ fn bob() -> SignIn {
     }
 }
 
-fn bob_of_a_provider() -> SignIn {
+fn roberta_of_a_provider() -> SignIn {
     let tokens = Tokens {
-        subject: "b0b".to_owned(),
+        subject: "number-1234".to_owned(),
         session: Some("s1".to_owned()),
         id: Some(Zeroizing::new("an id token".to_owned())),
         refresh: Some(Zeroizing::new("first".to_owned())),
@@ -157,7 +157,7 @@ fn bob_of_a_provider() -> SignIn {
     };
     SignIn {
         tokens: Some(tokens),
-        ..bob()
+        ..roberta()
     }
 }
 
@@ -192,16 +192,16 @@ async fn a_session_that_ends_at_one_gate_is_over_at_another_within_a_second() {
     let (one, other) = (server.gate(), server.gate());
     let now = SystemTime::now;
     for end in 0..3 {
-        let (id, here) = one.create(bob(), None, now()).await.unwrap();
+        let (id, here) = one.create(roberta(), None, now()).await.unwrap();
         let there = found(&other, &id).await.unwrap();
         let open = tokio::spawn(async move {
             there.ended().await;
         });
         match end {
             0 => one.end(&here, now()).await.unwrap(),
-            1 => drop(one.create(bob(), Some(&here), now()).await.unwrap()),
+            1 => drop(one.create(roberta(), Some(&here), now()).await.unwrap()),
             _ => {
-                let (provider, name) = ("local", "bob");
+                let (provider, name) = ("local", "roberta");
                 let index = Index::User { provider, name };
                 assert_eq!(one.end_all_of(index, now()).await.unwrap(), 2);
             }
@@ -217,7 +217,10 @@ async fn a_session_that_ends_at_one_gate_is_over_at_another_within_a_second() {
 async fn while_others_are_heard_the_store_is_not_asked_about_what_is_in_memory() {
     let server = Server::start();
     let gate = server.gate();
-    let (id, live) = gate.create(bob(), None, SystemTime::now()).await.unwrap();
+    let (id, live) = gate
+        .create(roberta(), None, SystemTime::now())
+        .await
+        .unwrap();
     // Behind the gates' backs, so that nobody is told.
     server.ask(&["FLUSHALL"]);
     for _ in 0..100 {
@@ -231,8 +234,14 @@ async fn while_others_are_heard_the_store_is_not_asked_about_what_is_in_memory()
 async fn an_end_that_could_not_be_heard_is_noticed_all_the_same() {
     let server = Server::start();
     let gate = server.gate();
-    let (used, _) = gate.create(bob(), None, SystemTime::now()).await.unwrap();
-    let (_, open) = gate.create(bob(), None, SystemTime::now()).await.unwrap();
+    let (used, _) = gate
+        .create(roberta(), None, SystemTime::now())
+        .await
+        .unwrap();
+    let (_, open) = gate
+        .create(roberta(), None, SystemTime::now())
+        .await
+        .unwrap();
     server.kill();
     server.start_again();
     tokio::time::sleep(SECOND).await;
@@ -248,13 +257,13 @@ async fn while_the_store_is_away_who_is_in_memory_stays_and_nobody_else_gets_in(
     let server = Server::with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let gate = server.gate_with(Lifetimes::default(), 2 * SECOND);
     let now = SystemTime::now;
-    let (known, live) = gate.create(bob(), None, now()).await.unwrap();
-    let (unknown, _) = server.gate().create(bob(), None, now()).await.unwrap();
+    let (known, live) = gate.create(roberta(), None, now()).await.unwrap();
+    let (unknown, _) = server.gate().create(roberta(), None, now()).await.unwrap();
     server.kill();
     let away = std::time::Instant::now();
     assert!(found(&gate, &known).await.is_some());
     assert!(refused(&gate, &unknown).await);
-    let signed_in = gate.create(bob(), None, now()).await;
+    let signed_in = gate.create(roberta(), None, now()).await;
     assert!(matches!(signed_in, Err(SessionError::Store(_))));
     while !refused(&gate, &known).await {
         assert!(away.elapsed() < 4 * SECOND);
@@ -264,7 +273,7 @@ async fn while_the_store_is_away_who_is_in_memory_stays_and_nobody_else_gets_in(
     assert!(live.is_over_now(), "what is open closes");
     server.start_again();
     let back = std::time::Instant::now();
-    while gate.create(bob(), None, now()).await.is_err() {
+    while gate.create(roberta(), None, now()).await.is_err() {
         assert!(back.elapsed() < 2 * SECOND);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -277,7 +286,10 @@ async fn while_the_store_is_away_who_is_in_memory_stays_and_nobody_else_gets_in(
 async fn a_store_that_hangs_is_away() {
     let server = Server::start();
     let gate = server.gate();
-    let (known, _) = gate.create(bob(), None, SystemTime::now()).await.unwrap();
+    let (known, _) = gate
+        .create(roberta(), None, SystemTime::now())
+        .await
+        .unwrap();
     server.signal("-STOP");
     tokio::time::sleep(SECOND).await;
     for _ in 0..3 {
@@ -298,8 +310,8 @@ async fn a_session_ended_while_the_store_was_away_or_lost_by_it_stays_ended() {
     let server = Server::start();
     let (one, other) = (server.gate(), server.gate());
     let now = SystemTime::now;
-    let (lost, here) = one.create(bob(), None, now()).await.unwrap();
-    let (away, also_here) = one.create(bob(), None, now()).await.unwrap();
+    let (lost, here) = one.create(roberta(), None, now()).await.unwrap();
+    let (away, also_here) = one.create(roberta(), None, now()).await.unwrap();
     assert!(found(&other, &lost).await.is_some());
     server.ask(&["SAVE"]);
     one.end(&here, now()).await.unwrap();
@@ -327,15 +339,14 @@ async fn a_session_in_use_at_one_gate_does_not_fall_idle_at_another() {
     };
     let gates = [0; 2].map(|_| server.gate_with(lifetimes, SECOND));
     let [one, other] = &gates;
-    let (id, used) = one.create(bob(), None, SystemTime::now()).await.unwrap();
+    let (id, _) = one
+        .create(roberta(), None, SystemTime::now())
+        .await
+        .unwrap();
     let open = found(other, &id).await.unwrap();
     for _ in 0..6 {
         tokio::time::sleep(SECOND).await;
-        // What a gate writes once a minute.
-        let seen = Seconds::of(SystemTime::now());
-        server
-            .store([9; 8])
-            .touch(used.hash(), seen, lifetimes.idle);
+        assert!(found(one, &id).await.is_some());
         other.ask_about_open(SystemTime::now()).await;
     }
     assert!(!open.is_over_now());
@@ -351,7 +362,7 @@ async fn of_all_gates_one_asks_the_provider_and_the_others_take_up_its_answer() 
     let server = Server::start();
     let gates = [0; 3].map(|_| server.gate());
     let (id, _) = gates[0]
-        .create(bob_of_a_provider(), None, SystemTime::now())
+        .create(roberta_of_a_provider(), None, SystemTime::now())
         .await
         .unwrap();
     let mut asked = 0;
@@ -388,6 +399,51 @@ async fn of_all_gates_one_asks_the_provider_and_the_others_take_up_its_answer() 
 
 #[tokio::test]
 #[ignore = "needs redis-server"]
+async fn what_a_provider_said_while_the_store_was_away_is_written_once_it_is_back() {
+    let server = Server::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let (one, other) = (server.gate(), server.gate());
+    let now = SystemTime::now;
+    let (id, live) = one
+        .create(roberta_of_a_provider(), None, now())
+        .await
+        .unwrap();
+    let there = found(&other, &id).await.unwrap();
+    let mut tokens = live.record().tokens.clone().unwrap();
+    tokens.refresh = Some(Zeroizing::new("second".to_owned()));
+    tokens.checked = Seconds(tokens.checked.0 + 300);
+    server.kill();
+    assert!(one.renew(&live, live.user(), tokens).await.is_err());
+    server.start_again();
+    within(5 * SECOND)(&|| one.epoch() != 0 && other.epoch() != 0).await;
+    tokio::time::sleep(SECOND).await;
+    assert!(found(&one, &id).await.is_some());
+    tokio::time::sleep(SECOND).await;
+    assert!(found(&other, &id).await.is_some());
+    let tokens = there.record().tokens.clone().unwrap();
+    assert_eq!(tokens.refresh.unwrap().as_str(), "second");
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn a_record_altered_in_redis_lets_nobody_in_where_it_was_in_memory_or_not() {
+    let server = Server::start();
+    let gates = [0; 2].map(|_| server.gate());
+    let (id, _) = gates[0]
+        .create(roberta_of_a_provider(), None, SystemTime::now())
+        .await
+        .unwrap();
+    tokio::time::sleep(SECOND).await;
+    let stranger = server.store([9; 8]);
+    assert!(stranger.replace(id.hash(), vec![9; 300]).await.unwrap());
+    tokio::time::sleep(SECOND / 2).await;
+    for gate in gates {
+        let found = gate.find(&id, SystemTime::now()).await;
+        assert!(matches!(found, Err(SessionError::Record(_))), "{found:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
 async fn the_turn_of_a_gate_that_died_ends_by_itself() {
     let server = Server::start();
     let store = server.store([1; 8]);
@@ -410,12 +466,24 @@ async fn a_stolen_store_names_nobody_and_everything_in_it_ends() {
     let server = Server::start();
     let gate = server.gate();
     let now = SystemTime::now;
-    let (id, _) = gate.create(bob_of_a_provider(), None, now()).await.unwrap();
-    gate.is_first(&[b"bob"], now(), SECOND * 60).await.unwrap();
+    let (id, _) = gate
+        .create(roberta_of_a_provider(), None, now())
+        .await
+        .unwrap();
+    gate.is_first(&[b"roberta"], now(), SECOND * 60)
+        .await
+        .unwrap();
     server.ask(&["SAVE"]);
     let file = std::fs::read(server.directory.path().join("dump.rdb")).unwrap();
     let cookie = id.to_cookie();
-    let secrets = ["bob", "b0b", "staff", "first", "curl", cookie.as_str()];
+    let secrets = [
+        "roberta",
+        "number-1234",
+        "staff",
+        "first",
+        "curl",
+        cookie.as_str(),
+    ];
     for secret in secrets {
         let found = file
             .windows(secret.len())

@@ -323,6 +323,17 @@ type Protocol = openidconnect::Client<
     EndpointNotSet,
 >;
 
+/// What sessions rest on that the provider of `issuer` vouched for to `client_id`
+/// ([`crate::pure::session::Record::proof`]).
+pub fn fingerprint(issuer: &str, client_id: &str) -> [u8; 16] {
+    let whole = seal::hash(format!("{issuer}\0{client_id}").as_bytes());
+    let mut half = [0; 16];
+    for (to, from) in half.iter_mut().zip(whole) {
+        *to = from;
+    }
+    half
+}
+
 type Failed = RequestTokenError<fetch::Error, StandardErrorResponse<CoreErrorResponseType>>;
 
 impl Oidc {
@@ -364,14 +375,7 @@ impl Oidc {
 
     /// What sessions by this provider rest on: they end when it is another one.
     pub fn fingerprint(&self) -> [u8; 16] {
-        let whole = seal::hash(
-            format!("{}\0{}", self.settings.rule.issuer, self.settings.client_id).as_bytes(),
-        );
-        let mut half = [0; 16];
-        for (to, from) in half.iter_mut().zip(whole) {
-            *to = from;
-        }
-        half
+        fingerprint(&self.settings.rule.issuer, &self.settings.client_id)
     }
 
     /// What the provider says of itself; fetched for whoever comes first after it was away.

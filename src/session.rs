@@ -54,8 +54,11 @@ type Entries = HashMap<Hash, Entry, Quick>;
 
 /// Sessions kept in memory are at most this many times [`SHARD_SESSIONS`].
 const SHARDS: usize = 64;
-/// Sessions and marks in one shard; the one used longest ago, and held by nobody, makes room.
-const SHARD_SESSIONS: usize = 1024;
+/// Sessions and marks in one shard; those used longest ago, and held by nobody, make room. A session takes
+/// 4 KiB with the claims that providers state, and with an ID token more.
+const SHARD_SESSIONS: usize = 512;
+/// Sessions that make room at once, so that not every new one costs a search.
+const MAKE_ROOM: usize = 32;
 /// How often the last use of one session is written back, at least.
 const WRITE_BACK_SECONDS: u64 = 60;
 /// How long the mark of an ended session stays once the store has forgotten it: longer than any
@@ -1043,9 +1046,18 @@ impl Sessions {
             Entry::Live(live) if Arc::strong_count(live) == 1 => Some((live.seen(), live.hash)),
             Entry::Live(_) | Entry::Ended(_) => None,
         });
-        let (_, hash) = unheld.min().ok_or(SessionError::Full)?;
-        if let Some(Entry::Live(live)) = entries.remove(&hash) {
-            self.write_back(&live, live.seen().0);
+        let mut unheld: Vec<_> = unheld.collect();
+        if unheld.is_empty() {
+            return Err(SessionError::Full);
+        }
+        unheld.sort_unstable();
+        for (_, hash) in unheld.into_iter().take(MAKE_ROOM) {
+            if let Some(Entry::Live(live)) = entries.remove(&hash) {
+                let written = live.written.load(Ordering::Relaxed);
+                if live.seen().0 > written {
+                    self.write_back(&live, written);
+                }
+            }
         }
         Ok(())
     }

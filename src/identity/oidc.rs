@@ -146,6 +146,7 @@ pub struct Oidc {
     pub settings: Settings,
     client: Client,
     proof: Proof,
+    fingerprint: [u8; 16],
     metadata: Arc<Kept<Metadata>>,
     keys: ArcSwapOption<KeysAt>,
     attended: AtomicBool,
@@ -371,6 +372,17 @@ type Protocol = openidconnect::Client<
     EndpointNotSet,
 >;
 
+/// What sessions rest on that the provider of `issuer` vouched for to `client_id`, as far as `given`
+/// allows ([`crate::pure::session::Record::proof`]).
+pub fn fingerprint(issuer: &str, client_id: &str, given: &str) -> [u8; 16] {
+    let whole = seal::hash(format!("{issuer}\0{client_id}{given}").as_bytes());
+    let mut half = [0; 16];
+    for (to, from) in half.iter_mut().zip(whole) {
+        *to = from;
+    }
+    half
+}
+
 type Failed = RequestTokenError<fetch::Error, StandardErrorResponse<CoreErrorResponseType>>;
 
 impl Oidc {
@@ -380,7 +392,10 @@ impl Oidc {
             Some(stated) => Kept::fixed(*stated),
             None => Kept::at(super::metadata::url(&settings.rule.issuer)),
         };
+        let given = settings.github.as_ref();
+        let given = given.map_or_else(String::new, |github| format!("\0{github:?}"));
         Self {
+            fingerprint: fingerprint(&settings.rule.issuer, &settings.client_id, &given),
             settings,
             client,
             proof,
@@ -416,17 +431,8 @@ impl Oidc {
     }
 
     /// What sessions by this provider rest on: they end when it is another one.
-    pub fn fingerprint(&self) -> [u8; 16] {
-        let mut rests_on = format!("{}\0{}", self.settings.rule.issuer, self.settings.client_id);
-        if let Some(github) = &self.settings.github {
-            rests_on.push_str(&format!("\0{github:?}"));
-        }
-        let whole = seal::hash(rests_on.as_bytes());
-        let mut half = [0; 16];
-        for (to, from) in half.iter_mut().zip(whole) {
-            *to = from;
-        }
-        half
+    pub const fn fingerprint(&self) -> [u8; 16] {
+        self.fingerprint
     }
 
     /// What the provider says of itself; fetched for whoever comes first after it was away.

@@ -64,10 +64,10 @@ fn push(value: &mut Vec<u8>, text: &str, in_list: bool) -> Result<(), Unencodabl
     if text.is_empty() {
         return Err(Unencodable::Empty);
     }
-    // Most names have nothing to encode; every byte is looked at, so that many are at once.
+    // Most names and addresses have nothing to encode; every byte is looked at, so that many are at once.
     let plain = text
         .bytes()
-        .map(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        .map(|byte| byte.is_ascii_graphic() & (byte != b'%') & (byte != b','));
     let is_short = value.len().saturating_add(text.len()) <= MAX_BYTES;
     if is_short && plain.fold(true, |all, plain| all & plain) {
         value.extend_from_slice(text.as_bytes());

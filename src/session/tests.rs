@@ -230,7 +230,7 @@ async fn memory_is_bounded_and_what_is_held_stays() {
         sessions.keep(live(number, now), at(10)).unwrap().unwrap();
     }
     let shard = sessions.memory.read(held.hash);
-    assert_eq!(shard.len(), SHARD_SESSIONS);
+    assert!((SHARD_SESSIONS - MAKE_ROOM..=SHARD_SESSIONS).contains(&shard.len()));
     assert!(shard.contains_key(&held.hash));
 }
 

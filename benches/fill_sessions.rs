@@ -143,6 +143,7 @@ impl Provider {
         SignIn {
             user: Arc::new(user),
             proof: self.proof,
+            host: "wiki.corp.example".to_owned(),
             client: [10, 1, 2, 3].into(),
             user_agent: USER_AGENT.to_owned(),
             tokens: (!self.is_bare).then(|| Tokens {

@@ -36,6 +36,7 @@ pub use crate::pure::return_to::fuzzing::return_to;
 pub use crate::pure::rotation::fuzzing::signing_keys;
 pub use crate::pure::seal::fuzzing::envelope;
 pub use crate::pure::session::fuzzing::session_record;
+pub use crate::pure::summary::fuzzing::session_row;
 pub use crate::pure::table::fuzzing::table;
 pub use crate::pure::target::fuzzing::{authority, target};
 pub use crate::pure::ticket::fuzzing::ticket;

@@ -27,12 +27,12 @@ use crate::pure::jwt::{self, BadToken, Proved, Token};
 use crate::pure::machine_token::{self, Id as TokenId};
 use crate::pure::return_to::ReturnTo;
 use crate::pure::seal;
-use crate::pure::session::{Id, Parent, Seconds};
+use crate::pure::session::{Hash, Id, Parent, Seconds};
 use crate::pure::table::Problems;
 use crate::pure::target::Authority;
 use crate::pure::ticket::{Purpose, Ticket};
 use crate::refusal::{Answer, Limited, Refusal};
-use crate::session::{Index, Live, SessionError, Sessions, SignIn, StoreError};
+use crate::session::{Index, Listed, Live, SessionError, Sessions, SignIn, StoreError};
 
 pub mod password;
 pub mod verified;
@@ -379,6 +379,8 @@ pub struct AtSignIn<'a> {
     pub name: &'a str,
     /// The password they gave.
     pub password: &'a Zeroizing<String>,
+    /// Where they sign in.
+    pub host: &'a str,
     /// Where they are.
     pub client: IpAddr,
     /// The browser they use, as it names itself.
@@ -392,6 +394,8 @@ pub struct AtSignIn<'a> {
 pub struct Browser<'b> {
     /// The cookie that the sign-in was begun for.
     pub cookie: Option<&'b str>,
+    /// Where it brings it.
+    pub host: &'b str,
     /// Where it is.
     pub client: IpAddr,
     /// As it names itself.
@@ -592,6 +596,7 @@ impl Identity {
         let sign_in = SignIn {
             user: vouched.user,
             proof: provider.fingerprint(),
+            host: browser.host.to_owned(),
             client: browser.client,
             user_agent: browser.user_agent.to_owned(),
             tokens: Some(vouched.tokens),
@@ -702,6 +707,7 @@ impl Identity {
         let sign_in = SignIn {
             user: Arc::clone(&of.user),
             proof: of.proof,
+            host: browser.host.to_owned(),
             client: browser.client,
             user_agent: browser.user_agent.to_owned(),
             tokens: None,
@@ -1001,6 +1007,7 @@ impl Identity {
         let AtSignIn {
             name,
             password,
+            host,
             client,
             user_agent,
             presented,
@@ -1016,6 +1023,7 @@ impl Identity {
         let sign_in = SignIn {
             user,
             proof: *account.fingerprint(),
+            host: host.to_owned(),
             client,
             user_agent: user_agent.to_owned(),
             tokens: None,
@@ -1051,6 +1059,45 @@ impl Identity {
         };
         sessions.end(&parent, now).await?;
         Ok(Some(parent))
+    }
+
+    /// The sessions of a user, wherever they signed in.
+    ///
+    /// # Errors
+    /// [`Failure::Store`] if it can't be said.
+    pub async fn sessions_of(&self, user: &User, now: SystemTime) -> Result<Vec<Listed>, Failure> {
+        let index = Index::User {
+            provider: &user.provider,
+            name: &user.name,
+        };
+        Ok(self.shared.sessions.list(index, now).await?)
+    }
+
+    /// Ends some of a user's sessions.
+    ///
+    /// # Errors
+    /// [`Failure::Store`] if the store may still have some.
+    pub async fn end_sessions(&self, which: &[Hash], now: SystemTime) -> Result<(), Failure> {
+        for hash in which {
+            self.shared.sessions.end_by_hash(*hash, now).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends all sessions of a user, wherever they signed in, and answers how many.
+    ///
+    /// # Errors
+    /// [`Failure::Store`] if the store may still have some.
+    pub async fn sign_out_everywhere(
+        &self,
+        user: &User,
+        now: SystemTime,
+    ) -> Result<usize, Failure> {
+        let index = Index::User {
+            provider: &user.provider,
+            name: &user.name,
+        };
+        Ok(self.shared.sessions.end_all_of(index, now).await?)
     }
 
     /// How somebody whose session has ended signs out at their provider, too, and comes back to `back`.

@@ -47,6 +47,9 @@ pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandom> {
     Ok(bytes)
 }
 
+/// What the key of what is shown of sessions is for.
+pub const SUMMARIES: &[u8] = b"session summary";
+
 /// A secret that several gates have in common, and the keys that come from it.
 pub struct Common(Mac);
 
@@ -59,6 +62,15 @@ impl Common {
     /// The key of what sessions are found by.
     pub fn index(&self) -> Mac {
         self.key(b"index of sessions")
+    }
+
+    /// The key of what is shown of sessions.
+    ///
+    /// # Errors
+    /// The library fails.
+    pub fn summaries(&self) -> Result<seal::Key, seal::SealError> {
+        let secret = Zeroizing::new(self.0.tag(&[b"secret of summaries"]));
+        seal::Key::derive(&secret, SUMMARIES)
     }
 
     fn key(&self, purpose: &[u8]) -> Mac {

@@ -5,6 +5,7 @@
 //! | [`refusal`] | whatever a stage refuses: the one place where a [`Refusal`](crate::refusal::Refusal) becomes a response |
 //! | [`sign_in`] | the providers to choose from, and the form |
 //! | [`provider`] | why a sign-in by a provider came to nothing |
+//! | [`sessions`] | on which devices somebody is signed in |
 //! | [`signed_out`] | the way out, and good-bye |
 //!
 //! Every answer has a fixed set of fields, and names neither this program nor a backend. Pages hold
@@ -17,6 +18,7 @@ pub mod problem;
 pub mod refusal;
 pub mod sign_in;
 pub mod provider;
+pub mod sessions;
 pub mod signed_out;
 
 use std::sync::LazyLock;
@@ -41,6 +43,8 @@ use html::Html;
 pub const SIGN_IN: &str = "/.portcullis/sign-in";
 /// Where they sign out.
 pub const SIGN_OUT: &str = "/.portcullis/sign-out";
+/// Where they see on which devices they are signed in.
+pub const SESSIONS: &str = "/.portcullis/sessions";
 /// Where they come back to when they have signed out at a provider, too.
 pub const SIGNED_OUT: &str = "/.portcullis/signed-out";
 /// Where a browser brings what the sign-in host has given it.

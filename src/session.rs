@@ -32,8 +32,9 @@ use zeroize::Zeroizing;
 use crate::keys::{self, NoRandom};
 use crate::pure::identity::User;
 use crate::pure::quick::Quick;
-use crate::pure::seal::Mac;
+use crate::pure::seal::{Key, Mac};
 use crate::pure::session::{BadRecord, Hash, Id, Lifetimes, Parent, Record, Seconds, Tokens};
+use crate::pure::summary::{self, Summary};
 use crate::pure::ticket::{Purpose, Ticket};
 
 pub mod store;
@@ -41,6 +42,7 @@ pub mod embedded;
 pub mod link;
 pub mod redis;
 pub mod any;
+mod key_file;
 
 pub use embedded::OpenError;
 pub use store::{Index, StoreError};
@@ -347,6 +349,8 @@ pub struct SignIn {
     pub user: Arc<User>,
     /// The fingerprint of what was proved.
     pub proof: [u8; 16],
+    /// To which host.
+    pub host: String,
     /// From which address.
     pub client: IpAddr,
     /// With which browser.
@@ -357,10 +361,23 @@ pub struct SignIn {
     pub parent: Option<(Parent, Arc<Record>)>,
 }
 
+/// A session as people are shown it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// What it is known by; it opens nothing.
+    pub hash: Hash,
+    /// The last use, to the minute.
+    pub seen: Seconds,
+    /// Whose it is, and where; none if this gate can't read it.
+    pub summary: Option<Summary>,
+}
+
 /// Every session of this gateway.
 pub struct Sessions {
     memory: Arc<Memory>,
     store: Store,
+    /// The key of what is shown of sessions.
+    summaries: Key,
     lifetimes: ArcSwap<Lifetimes>,
     /// How long sessions in memory count while a shared store does not say.
     offline: Duration,
@@ -382,6 +399,8 @@ pub struct Redis {
     pub servers: link::Settings,
     /// The key of what sessions are found by.
     pub index: Mac,
+    /// The key of what is shown of them.
+    pub summaries: Key,
     /// How long sessions in memory count while the servers are away.
     pub offline: Duration,
 }
@@ -408,7 +427,7 @@ impl Sessions {
             created,
             expires,
             proof: [0; 16],
-            csrf: [0; 32],
+            host: String::new(),
             client: IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
             user_agent: String::new(),
             tokens: None,
@@ -429,6 +448,7 @@ impl Sessions {
         Ok(Self {
             memory: Arc::default(),
             store: Store::Embedded(embedded::Store::open(path, &salt)?),
+            summaries: key_file::key(path)?,
             lifetimes: ArcSwap::from_pointee(lifetimes),
             offline: Duration::ZERO,
             told_again: AtomicU64::new(0),
@@ -460,12 +480,14 @@ impl Sessions {
         let Redis {
             servers,
             index,
+            summaries,
             offline,
         } = shared;
         let store = RedisStore::open(servers, index, *gate, Box::new(hear), clock);
         Ok(Self {
             memory,
             store: Store::Redis(store.map_err(OpenError::File)?),
+            summaries,
             lifetimes: ArcSwap::from_pointee(lifetimes),
             offline,
             told_again: AtomicU64::new(0),
@@ -500,7 +522,13 @@ impl Sessions {
         let Some(row) = self.store.load(hash).await.map_err(SessionError::Store)? else {
             return Ok(None);
         };
-        let record = Record::open(id, &row.sealed).map_err(SessionError::Record)?;
+        let sealed = summary::record_in(&row.sealed);
+        let record = match Record::open(id, sealed) {
+            Ok(record) => record,
+            // Of another version of this program: to sign in anew is all that is lost.
+            Err(BadRecord::UnknownVersion) => return Ok(None),
+            Err(why) => return Err(SessionError::Record(why)),
+        };
         let live = Live::new(id, record, self.lifetimes.load().idle, row.seen, self.clock);
         live.is_there(epoch, link::millis(now));
         if live.is_over(now) {
@@ -542,7 +570,7 @@ impl Sessions {
             created,
             expires: of.as_ref().map_or(expires, |of| expires.min(of.expires)),
             proof: sign_in.proof,
-            csrf: *keys::random()?,
+            host: sign_in.host,
             client: sign_in.client,
             user_agent: sign_in.user_agent,
             user: sign_in.user,
@@ -555,9 +583,7 @@ impl Sessions {
         }
         let new = store::New {
             hash,
-            sealed: record
-                .seal(&id, *keys::random()?)
-                .map_err(SessionError::Record)?,
+            sealed: self.row(&record, &id)?,
             expires: record.expires,
             seen: created,
             idle: lifetimes.idle,
@@ -698,7 +724,9 @@ impl Sessions {
             return Ok(false);
         };
         if let Some(id) = &live.id
-            && live.take_up(Record::open(id, &row.sealed).map_err(SessionError::Record)?)
+            && live.take_up(
+                Record::open(id, summary::record_in(&row.sealed)).map_err(SessionError::Record)?,
+            )
         {
             self.changes.fetch_add(1, Ordering::Relaxed);
         }
@@ -826,14 +854,76 @@ impl Sessions {
             return Ok(true);
         };
         live.asked.unsaved.store(true, Ordering::Release);
-        let sealed = live
-            .record()
-            .seal(id, *keys::random()?)
-            .map_err(SessionError::Record)?;
-        let replaced = self.store.replace(live.hash, sealed).await;
+        let row = self.row(&live.record(), id)?;
+        let replaced = self.store.replace(live.hash, row).await;
         let is_there = replaced.map_err(SessionError::Store)?;
         live.asked.unsaved.store(false, Ordering::Release);
         Ok(is_there)
+    }
+
+    /// What the store keeps of a session.
+    fn row(&self, record: &Record, id: &Id) -> Result<Vec<u8>, SessionError> {
+        let sealed = record
+            .seal(id, *keys::random()?)
+            .map_err(SessionError::Record)?;
+        let nonce = *keys::random()?;
+        Ok(Summary::of(record).before(&sealed, &self.summaries, id.hash(), nonce))
+    }
+
+    /// The sessions of an index that are not over, for people to see.
+    ///
+    /// # Errors
+    /// Why it can't be said.
+    pub async fn list(
+        &self,
+        index: Index<'_>,
+        now: SystemTime,
+    ) -> Result<Vec<Listed>, SessionError> {
+        let key = self.store.key(index);
+        let mut listed = Vec::new();
+        for hash in self.store.of(key).await.map_err(SessionError::Store)? {
+            let row = self.store.load(hash).await.map_err(SessionError::Store)?;
+            listed.extend(row.and_then(|row| self.listed(hash, &row, now)));
+        }
+        Ok(listed)
+    }
+
+    /// What is shown of a row, if its session is not over.
+    fn listed(&self, hash: Hash, row: &store::Row, now: SystemTime) -> Option<Listed> {
+        let live = match self.memory.read(hash).get(&hash) {
+            Some(Entry::Live(live)) => Some(Arc::clone(live)),
+            Some(Entry::Ended(_)) => return None,
+            None => None,
+        };
+        let seen = live.map_or(row.seen, |live| live.seen().max(row.seen));
+        let summary = Summary::in_row(&row.sealed, &self.summaries, hash);
+        let idles = seen.plus(self.lifetimes.load().idle);
+        let dies = summary
+            .as_ref()
+            .map_or(idles, |summary| summary.expires().min(idles));
+        (dies > Seconds::of(now)).then_some(Listed {
+            hash,
+            seen,
+            summary,
+        })
+    }
+
+    /// Ends a session that is known by its hash alone, and those that were made of it; answers
+    /// whether the store had it.
+    ///
+    /// # Errors
+    /// Why the store may still have it; here it is over all the same.
+    pub async fn end_by_hash(&self, hash: Hash, now: SystemTime) -> Result<bool, SessionError> {
+        // Until the store has forgotten it, as long as the session could last.
+        let longest = self.lifetimes.load().absolute;
+        self.mark(hash, Seconds::of(now).plus(longest));
+        let there = self.store.remove(hash).await.map_err(SessionError::Store)?;
+        self.mark(
+            hash,
+            Seconds::of(now).plus(Duration::from_secs(MARK_SECONDS)),
+        );
+        self.end_all_of(Index::Parent(hash), now).await?;
+        Ok(there)
     }
 
     /// Ends every session of an index, and answers how many the store had.

@@ -281,6 +281,9 @@ fn sessions(directory: &Path, gateway: &Gateway) -> Result<(Sessions, Option<Com
                 session::Redis {
                     servers: servers(redis, directory)?,
                     index: secret.index(),
+                    summaries: secret
+                        .summaries()
+                        .map_err(|error| start(error.to_string()))?,
                     offline: session.offline,
                 },
                 lifetimes,

@@ -205,6 +205,7 @@ impl World {
             name: "bob",
             password: &Zeroizing::new("bob's password".to_owned()),
             client: Ipv4Addr::LOCALHOST.into(),
+            host: "",
             user_agent: "",
             presented: None,
         };

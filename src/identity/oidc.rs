@@ -67,8 +67,9 @@ const MOST_BYTES: usize = 256 * 1024;
 /// The longest ID token that is kept for sign-out.
 const MOST_HINT_BYTES: usize = 6 * 1024;
 /// Claims that are about the token, not about the user.
-const OF_THE_TOKEN: [&str; 8] = [
-    "nonce", "at_hash", "c_hash", "s_hash", "jti", "scope", "scp", "scopes",
+const OF_THE_TOKEN: [&str; 13] = [
+    "nonce", "at_hash", "c_hash", "s_hash", "jti", "scope", "scp", "scopes", "exp", "iat", "nbf",
+    "typ", "sid",
 ];
 
 /// A provider as the configuration states it.
@@ -1004,7 +1005,9 @@ impl Oidc {
             .as_deref()
             .filter(|token| token.len() <= MOST_HINT_BYTES)
             .map(secret)
-            .or_else(|| before?.id.clone());
+            .or_else(|| before?.id.clone())
+            // Of no use else, and longer than all the rest of a session.
+            .filter(|_| self.settings.sign_out_by_form);
         Ok(Vouched {
             user: Arc::new(user),
             tokens: Tokens {

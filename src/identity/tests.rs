@@ -140,6 +140,7 @@ impl World {
             name,
             password: &secret(password),
             client: client.parse().unwrap(),
+            host: "wiki.test",
             user_agent: "Mozilla/5.0",
             presented,
         };

@@ -10,7 +10,7 @@ use http::header::CONTENT_SECURITY_POLICY;
 use http::{Response, StatusCode};
 
 use super::html::Html;
-use super::{Context, SIGN_OUT};
+use super::{Context, SESSIONS, SIGN_OUT};
 
 /// Where, and with what, somebody signs out at their provider.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +36,9 @@ pub struct Form<'a> {
 pub fn confirm(ctx: &Context<'_>) -> Response<Bytes> {
     let html = Html::of("<p>You will need to sign in to come back.</p>\n")
         .html(&form())
-        .markup("<p class=\"quiet\"><a href=\"/\">Stay signed in</a></p>\n");
+        .markup("<p class=\"quiet\"><a href=\"/\">Stay signed in</a> · <a href=\"")
+        .markup(SESSIONS)
+        .markup("\">All your sessions</a></p>\n");
     super::page(ctx, StatusCode::OK, "Sign out?", &html)
 }
 

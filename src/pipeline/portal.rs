@@ -12,6 +12,8 @@
 //! | POST `/.portcullis/sign-in` with the right password | a new session, and on to where the person was going |
 //! | the same with a wrong one | the form again, saying so; slower each time |
 //! | POST `/.portcullis/sign-out` from this site | the session and our cookies end; the signed-out page |
+//! | GET `/.portcullis/sessions` | the devices that this person is signed in on; 303 to the sign-in page for nobody |
+//! | POST the same, from this site, with the token of the page | the session that it names ends, or all of this person's |
 //! | GET `/.portcullis/jwks.json` | the keys that verify assertions; where none are made, 404 `portal.no_page` |
 //! | GET `/.portcullis/client-keys.json` | the keys by which providers of the application know the gate; where none does, 404 `portal.no_page` |
 //! | the application has no sign-in page, or the path is none of ours | 404 `portal.no_page` |
@@ -61,6 +63,7 @@ use super::sign_in;
 
 mod provider;
 mod hand_over;
+mod sessions;
 
 use provider::Wish;
 
@@ -76,6 +79,8 @@ pub enum Page<'h> {
     SignIn,
     /// `/.portcullis/sign-out`
     SignOut,
+    /// `/.portcullis/sessions`
+    Sessions,
     /// `/.portcullis/signed-out`
     SignedOut,
     /// `/.portcullis/admit`
@@ -104,6 +109,7 @@ pub fn page(head: &Head) -> Option<Page<'_>> {
         "sign-out" => Page::SignOut,
         "jwks.json" => Page::KeySet,
         "client-keys.json" => Page::ClientKeys,
+        "sessions" => Page::Sessions,
         "signed-out" => Page::SignedOut,
         "admit" => Page::Admit,
         _ => match rest.split_once('/') {
@@ -222,7 +228,7 @@ pub async fn serve(
     let is_post = head.method == Method::POST;
     let response = match page {
         Page::None => return Err(Refused::NoPage.into()),
-        Page::SignIn if !has_page => return Err(Refused::NoPage.into()),
+        Page::SignIn | Page::Sessions if !has_page => return Err(Refused::NoPage.into()),
         Page::Callback(name) | Page::BackChannelLogout(name) | Page::FrontChannelLogout(name)
             if !(is_sign_in_host || visit.methods.has(name))
                 || identity.provider(name).is_none() =>
@@ -233,6 +239,8 @@ pub async fn serve(
         Page::SignIn if is_post => visit.sign_in(body, seen).await?,
         Page::SignOut if is_get => signed_out::confirm(&visit.context(seen)),
         Page::SignOut if is_post => visit.sign_out(seen).await?,
+        Page::Sessions if is_get => Box::pin(visit.sessions_page(seen)).await?,
+        Page::Sessions if is_post => Box::pin(visit.end_sessions(body, seen)).await?,
         Page::SignedOut if is_get => signed_out::page(&visit.context(seen), None),
         Page::Admit if !has_page => return Err(Refused::NoPage.into()),
         // HEAD would use the answer up, and nobody would be signed in.
@@ -254,6 +262,7 @@ pub async fn serve(
         Page::ClientKeys if is_get => visit.key_set(identity.shared().client_keys(), seen)?,
         Page::SignIn
         | Page::SignOut
+        | Page::Sessions
         | Page::KeySet
         | Page::ClientKeys
         | Page::SignedOut
@@ -467,6 +476,7 @@ impl Visit<'_> {
         let attempt = AtSignIn {
             name,
             password: &form.password,
+            host: self.head.authority.host.as_str(),
             client: self.client,
             user_agent: self.user_agent(),
             presented: self.cookie(cookie::SESSION)?,

@@ -25,7 +25,9 @@ pub const MAX_GROUPS: usize = 1024;
 /// The longest user agent that is kept; a longer one is cut, for it decides nothing.
 pub const MAX_USER_AGENT_BYTES: usize = 256;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// The version before a record had its host; it had a secret that nothing asked for.
+const WITHOUT_HOST: u8 = 2;
 /// The version before there were tokens.
 const WITHOUT_TOKENS: u8 = 1;
 const PURPOSE: &[u8] = b"session record";
@@ -144,8 +146,8 @@ pub struct Record {
     /// A fingerprint of what was proved, such as the password's hash: when that changes, the
     /// session ends.
     pub proof: [u8; 16],
-    /// The secret that forms of this session carry.
-    pub csrf: [u8; 32],
+    /// The host that the session is for.
+    pub host: String,
     /// The address that signed in.
     pub client: IpAddr,
     /// The browser that signed in, as it named itself.
@@ -255,6 +257,11 @@ impl Record {
         Self::decode(&plain)
     }
 
+    /// As much of the user agent as is kept.
+    pub fn user_agent(&self) -> &str {
+        cut(&self.user_agent)
+    }
+
     /// The bytes of the record: fixed fields first, then texts behind their lengths.
     ///
     /// # Errors
@@ -272,7 +279,6 @@ impl Record {
             out.extend_from_slice(&time.0.to_be_bytes());
         }
         out.extend_from_slice(&self.proof);
-        out.extend_from_slice(&self.csrf);
         match self.client {
             IpAddr::V4(address) => {
                 out.push(4);
@@ -283,7 +289,8 @@ impl Record {
                 out.extend_from_slice(&address.octets());
             }
         }
-        put(&mut out, cut(&self.user_agent).as_bytes())?;
+        put(&mut out, self.host.as_bytes())?;
+        put(&mut out, self.user_agent().as_bytes())?;
         put(&mut out, self.user.provider.as_bytes())?;
         put(&mut out, self.user.name.as_bytes())?;
         match &self.user.email {
@@ -338,18 +345,24 @@ impl Record {
         }
         let mut rest = Reader(bytes);
         let [version] = rest.array()?;
-        if version != VERSION && version != WITHOUT_TOKENS {
+        if !(WITHOUT_TOKENS..=VERSION).contains(&version) {
             return Err(BadRecord::UnknownVersion);
         }
         let created = rest.seconds()?;
         let expires = rest.seconds()?;
         let signed_in_at = rest.seconds()?.time().ok_or(BadRecord::Value)?;
         let proof = rest.array()?;
-        let csrf = rest.array()?;
+        if version <= WITHOUT_HOST {
+            let _: [u8; 32] = rest.array()?;
+        }
         let client = match rest.array()? {
             [4] => IpAddr::V4(Ipv4Addr::from(rest.array::<4>()?)),
             [6] => IpAddr::V6(Ipv6Addr::from(rest.array::<16>()?)),
             [_] => return Err(BadRecord::Value),
+        };
+        let host = match version {
+            WITHOUT_TOKENS | WITHOUT_HOST => String::new(),
+            _ => rest.text()?.to_owned(),
         };
         let user_agent = rest.text()?;
         if user_agent.len() > MAX_USER_AGENT_BYTES {
@@ -389,7 +402,7 @@ impl Record {
             created,
             expires,
             proof,
-            csrf,
+            host,
             client,
             user_agent: user_agent.to_owned(),
             tokens,
@@ -525,7 +538,7 @@ mod tests {
             created: Seconds(1_700_000_000),
             expires: Seconds(1_700_043_200),
             proof: [1; 16],
-            csrf: [9; 32],
+            host: "wiki.test".to_owned(),
             client: "2001:db8::1".parse().unwrap(),
             user_agent: "Mozilla/5.0".to_owned(),
             tokens: Some(Tokens {
@@ -540,12 +553,23 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_before_there_were_tokens_is_read() {
+    fn records_of_earlier_versions_are_read() {
         let mut old = record();
-        (old.tokens, old.parent) = (None, None);
+        old.host = String::new();
         let mut bytes = old.encode().unwrap();
+        // A secret stood behind the proof, and no host behind an address of IPv6.
+        bytes.splice(41..41, [9; 32]);
+        bytes.drain(90..92);
+        bytes[0] = WITHOUT_HOST;
+        assert_eq!(Record::decode(&bytes), Ok(old.clone()));
+
+        let parent_and_tokens = {
+            let all = old.encode().unwrap().len();
+            (old.tokens, old.parent) = (None, None);
+            all - old.encode().unwrap().len() + 2
+        };
+        bytes.truncate(bytes.len() - parent_and_tokens);
         bytes[0] = WITHOUT_TOKENS;
-        assert_eq!((bytes.pop(), bytes.pop()), (Some(0), Some(0)));
         assert_eq!(Record::decode(&bytes), Ok(old));
     }
 
@@ -616,7 +640,7 @@ mod tests {
     #[test]
     fn an_unknown_version_is_refused() {
         let mut bytes = record().encode().unwrap();
-        bytes[0] = 3;
+        bytes[0] = VERSION + 1;
         assert_eq!(Record::decode(&bytes), Err(BadRecord::UnknownVersion));
     }
 
@@ -650,7 +674,7 @@ mod tests {
             texts in [".{0,40}", ".{0,40}", ".{0,40}", ".{0,40}"],
             groups in proptest::collection::vec(".{0,20}", 0..8),
             has_email: bool, client: IpAddr, created: u32, lasts: u32, proof: [u8; 16],
-            csrf: [u8; 32], claim in ".{0,20}", value: i64, id in proptest::option::of(".{0,20}"),
+            host in ".{0,20}", claim in ".{0,20}", value: i64, id in proptest::option::of(".{0,20}"),
             has_tokens: bool, parent in proptest::option::of(any::<[u8; 32]>()),
         ) -> Record {
             let [provider, name, email, user_agent] = texts;
@@ -673,7 +697,7 @@ mod tests {
                 }),
                 created: Seconds(created.into()),
                 expires: Seconds(created.into()).plus(Duration::from_secs(lasts.into())),
-                proof, csrf, client, user_agent, tokens,
+                proof, host, client, user_agent, tokens,
                 parent: parent.map(|secret| Parent(Zeroizing::new(secret))),
             }
         }

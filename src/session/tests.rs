@@ -36,6 +36,7 @@ fn bob() -> SignIn {
         user: Arc::new(user),
         proof: [1; 16],
         client: "192.0.2.1".parse().unwrap(),
+        host: "wiki.test".to_owned(),
         user_agent: "curl".to_owned(),
         tokens: None,
         parent: None,
@@ -59,6 +60,53 @@ async fn a_session_is_found_by_its_id_alone() {
     assert!(Arc::ptr_eq(&live, &found));
     assert_eq!(&*found.user().name, "bob");
     assert!(!signed_in(&sessions, &Id::new([0; 32]), 1).await);
+}
+
+#[tokio::test]
+async fn a_users_sessions_are_listed_and_end_by_what_is_listed() {
+    let (dir, sessions) = sessions();
+    let (first, _) = sessions.create(bob(), None, at(0)).await.unwrap();
+    let (second, open_there) = sessions.create(bob(), None, at(5)).await.unwrap();
+    let nobody = Index::User {
+        provider: "other",
+        name: "bob",
+    };
+    assert_eq!(sessions.list(nobody, at(6)).await.unwrap(), []);
+    let listed = sessions.list(BOB, at(6)).await.unwrap();
+    let of = |id: &Id| listed.iter().find(|one| one.hash == id.hash()).unwrap();
+    assert_eq!(listed.len(), 2);
+    assert_eq!(of(&second).seen, Seconds::of(at(5)));
+    let summary = of(&first).summary.as_ref().unwrap();
+    assert_eq!((&*summary.host, &*summary.name), ("wiki.test", "bob"));
+    assert_eq!(summary.created, Seconds::of(at(0)).0);
+
+    assert!(sessions.end_by_hash(second.hash(), at(7)).await.unwrap());
+    assert!(open_there.is_over(at(7)));
+    assert!(!signed_in(&sessions, &second, 7).await);
+    assert!(signed_in(&sessions, &first, 7).await);
+    assert_eq!(sessions.list(BOB, at(7)).await.unwrap().len(), 1);
+    assert!(!sessions.end_by_hash(second.hash(), at(7)).await.unwrap());
+    drop(sessions);
+    let sessions = open(&dir);
+    assert_eq!(sessions.list(BOB, at(8)).await.unwrap().len(), 1);
+    let idle = HOUR + 8;
+    assert_eq!(sessions.list(BOB, at(idle)).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn who_has_the_store_alone_reads_nothing_of_who_was_signed_in() {
+    let (dir, sessions) = sessions();
+    let _ = sessions.create(bob(), None, at(0)).await.unwrap();
+    drop(sessions);
+    let file = std::fs::read(dir.path().join("s.redb")).unwrap();
+    for word in ["bob", "staff", "wiki.test", "curl", "192.0.2.1"] {
+        let words = file.windows(word.len());
+        assert_eq!(words.filter(|part| *part == word.as_bytes()).count(), 0);
+    }
+    std::fs::remove_file(dir.path().join("s.redb.key")).unwrap();
+    let listed = open(&dir).list(BOB, at(1)).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].summary, None);
 }
 
 #[tokio::test]
@@ -103,7 +151,7 @@ async fn a_session_read_before_its_end_and_kept_after_does_not_come_back() {
     let (id, live) = sessions.create(bob(), None, at(0)).await.unwrap();
     let row = sessions.store.load(id.hash()).await.unwrap().unwrap();
     sessions.end(&live, at(1)).await.unwrap();
-    let record = Record::open(&id, &row.sealed).unwrap();
+    let record = Record::open(&id, summary::record_in(&row.sealed)).unwrap();
     let late = Live::new(
         &id,
         record,

@@ -127,6 +127,35 @@ person("signing out at one host signs out at all, and closes what is open", asyn
   await other.locator("#login").waitFor();
 });
 
+person("on the page of sessions a device is signed out everywhere at once", async (page, context) => {
+  await provider.tell("/users", { sub: "cyd", groups: ["engineering"], email: "cyd@example.com" });
+  await signsIn(page, "cyd", "/", "wiki");
+  await page.goto(gate.at("/"));
+  const lost = await visit(browser);
+  await signsIn(lost.page, "cyd", "/talk", "wiki");
+  await lost.page.getByText("heard hello").waitFor();
+
+  await page.goto(gate.at("/.portcullis/sessions"));
+  const devices = page.getByRole("listitem");
+  assert.equal(await devices.count(), 2, "one for each browser, however many hosts");
+  assert.match(await devices.first().innerText(), /this device[^]*wiki\.localhost/);
+  await leads(page, () => devices.last().getByRole("button", { name: "Sign out" }).click());
+  assert.equal(await devices.count(), 1);
+  await lost.page.getByText("closed").waitFor();
+  await page.goto(gate.at("/", "wiki"));
+  assert.equal(page.url(), gate.at("/", "wiki"), "this device stays");
+
+  await page.goto(gate.at("/.portcullis/sessions"));
+  await leads(page, () => page.getByRole("button", { name: "Sign out everywhere" }).click());
+  await page.getByRole("heading", { name: "You are signed out" }).waitFor();
+  await page.getByRole("link", { name: "Sign out of Corp, too" }).waitFor();
+  assert.equal(await session(context), undefined);
+  assert.ok(await session(context, "wiki"), "a cookie that is good for nothing");
+  await page.goto(gate.at("/.portcullis/sessions", "wiki"));
+  assert.notEqual(page.url(), gate.at("/.portcullis/sessions", "wiki"));
+  await lost.context.close();
+});
+
 person("a provider that ends a session ends it at every host", async (page, context) => {
   await signsIn(page, "ada", "/talk", "wiki");
   await page.getByText("heard hello").waitFor();

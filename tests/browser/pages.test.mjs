@@ -141,6 +141,20 @@ const PAGES = [
     },
   },
   {
+    name: "sessions",
+    status: 200,
+    async open(page) {
+      const other = await visit(browser);
+      await other.page.goto(gate.at("/"));
+      await signIn(other.page, gate.account);
+      await other.context.close();
+      await page.goto(gate.at("/"));
+      await signIn(page, gate.account);
+      await page.goto(gate.at("/.portcullis/sessions"));
+    },
+    says: /Chrome on Linux\s+this device[^]*Chrome on Linux[^]*Sign out everywhere/,
+  },
+  {
     name: "signed-out",
     status: 200,
     async open(page) {

@@ -1,9 +1,11 @@
 //! Browsers that sign in, stay signed in, and sign out.
 
 use crate::support::{
-    Backend, Gate, PASSWORD, SIGN_IN, Setup, ask, basic, cookies, get, policy, sign_in,
+    Answer, Backend, Gate, PASSWORD, SIGN_IN, Setup, ask, basic, cookies, get, policy, sign_in,
     sign_in_with, sign_out,
 };
+
+const SESSIONS: &str = "/.portcullis/sessions";
 
 fn open(backend: &str) -> Gate {
     Setup::plain(&policy(backend, "access = \"signed-in\""))
@@ -50,6 +52,102 @@ fn a_browser_signs_in_works_and_signs_out() {
     assert_eq!(sign_out(gate.address(), &session), 200);
     assert_eq!(with(&gate, &session), 401, "the same cookie again");
     assert_eq!(backend.requests(), 1);
+}
+
+/// What the page of one's sessions shows: the token of its forms, and what they end.
+fn devices(gate: &Gate, session: &str) -> (String, Vec<String>) {
+    let cookie = format!("Cookie: {session}\r\n");
+    let page = get(gate.address(), SESSIONS, &cookie);
+    assert_eq!(page.status, 200, "{}", page.body);
+    assert!(
+        !page
+            .body
+            .contains(session.split('=').nth(1).expect("a value"))
+    );
+    let values = |name: &str| {
+        let before = format!("name=\"{name}\" value=\"");
+        let parts = page.body.split(&before).skip(1);
+        let values = parts.filter_map(|part| part.split('"').next());
+        values.map(str::to_owned).collect::<Vec<_>>()
+    };
+    (values("csrf").remove(0), values("end"))
+}
+
+fn end(gate: &Gate, session: &str, token: &str, which: &str, from: &str) -> Answer {
+    let body = format!("csrf={token}&end={which}");
+    let length = body.len();
+    ask(
+        gate.address(),
+        format!(
+            "POST {SESSIONS} HTTP/1.1\r\nHost: app.test\r\nCookie: {session}\r\n{from}\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n{body}"
+        ),
+    )
+}
+
+const HERE: &str = "Origin: http://app.test";
+
+#[test]
+fn people_see_where_they_are_signed_in_and_end_one_session_or_all() {
+    let gate = Setup::plain(&policy(&Backend::ok().url(), "access = \"signed-in\""))
+        .account("ada")
+        .account("bob")
+        .start();
+    let here = sign_in(gate.address(), "ada");
+    let there = sign_in(gate.address(), "ada");
+    let third = sign_in(gate.address(), "ada");
+    let other = sign_in(gate.address(), "bob");
+    let (token, ends) = devices(&gate, &here);
+    assert_eq!(ends.len(), 3, "two other devices, and everywhere");
+    assert_eq!(ends[2], "everywhere");
+
+    assert_eq!(end(&gate, &here, &token, &ends[0], HERE).status, 303);
+    let left = [&there, &third].map(|session| with(&gate, session));
+    assert!(left == [200, 401] || left == [401, 200], "{left:?}");
+    assert_eq!(with(&gate, &here), 200);
+    assert_eq!(devices(&gate, &here).1.len(), 2);
+
+    let all = end(&gate, &here, &token, "everywhere", HERE);
+    assert_eq!(all.status, 200);
+    assert!(all.fields("set-cookie")[0].contains("Max-Age=0"));
+    for session in [&here, &there, &third] {
+        assert_eq!(with(&gate, session), 401);
+    }
+    assert_eq!(with(&gate, &other), 200, "nobody else's");
+    let nobody = get(gate.address(), SESSIONS, "");
+    assert_eq!(
+        (nobody.status, nobody.field("location")),
+        (303, Some(SIGN_IN))
+    );
+}
+
+#[test]
+fn nobody_ends_the_sessions_of_others_s2() {
+    let gate = Setup::plain(&policy(&Backend::ok().url(), "access = \"signed-in\""))
+        .account("ada")
+        .account("bob")
+        .start();
+    let ada = sign_in(gate.address(), "ada");
+    let also_ada = sign_in(gate.address(), "ada");
+    let bob = sign_in(gate.address(), "bob");
+    let (adas, ends) = devices(&gate, &ada);
+    let (bobs, _) = devices(&gate, &bob);
+    for (session, token, from, status) in [
+        // Another site, another's token, no token at all.
+        (&ada, &*adas, "Origin: http://evil.test", 403),
+        (&ada, &*adas, "Sec-Fetch-Site: cross-site", 403),
+        (&ada, &*bobs, HERE, 303),
+        (&ada, "", HERE, 303),
+        // What is named is another's.
+        (&bob, &*bobs, HERE, 303),
+    ] {
+        assert_eq!(end(&gate, session, token, &ends[0], from).status, status);
+        assert_eq!(with(&gate, &also_ada), 200, "{token} {from}");
+    }
+    for session in [&ada, &bob] {
+        assert_eq!(end(&gate, session, &bobs, "", HERE).status, 303);
+        assert_eq!(with(&gate, session), 200);
+    }
 }
 
 #[test]

@@ -202,6 +202,7 @@ impl Visit<'_> {
     pub(super) fn as_browser(&self) -> Result<Browser<'_>, Refused> {
         Ok(Browser {
             cookie: self.cookie(cookie::SIGN_IN)?,
+            host: self.head.authority.host.as_str(),
             client: self.client,
             user_agent: self.user_agent(),
             presented: self.cookie(cookie::SESSION)?,

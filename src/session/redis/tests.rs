@@ -81,6 +81,7 @@ impl Server {
         let shared = super::super::Redis {
             servers: self.settings(),
             index: Mac::new(&[7; 32]),
+            summaries: crate::pure::seal::Key::derive(&[8; 32], b"test").unwrap(),
             offline,
         };
         Sessions::share(shared, lifetimes, SystemTime::now).unwrap()
@@ -141,6 +142,7 @@ fn roberta() -> SignIn {
         user: Arc::new(user),
         proof: [1; 16],
         client: "192.0.2.1".parse().unwrap(),
+        host: "wiki.test".to_owned(),
         user_agent: "curl".to_owned(),
         tokens: None,
         parent: None,
@@ -210,6 +212,26 @@ async fn a_session_that_ends_at_one_gate_is_over_at_another_within_a_second() {
         assert!(found(&other, &id).await.is_none());
         assert!(found(&one, &id).await.is_none());
     }
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn what_one_gate_lists_ends_at_another() {
+    let server = Server::start();
+    let (one, other) = (server.gate(), server.gate());
+    let now = SystemTime::now;
+    let (id, here) = one.create(roberta(), None, now()).await.unwrap();
+    let (provider, name) = ("local", "roberta");
+    let index = Index::User { provider, name };
+    let listed = other.list(index, now()).await.unwrap();
+    let hosts = listed
+        .iter()
+        .map(|one| &*one.summary.as_ref().unwrap().host);
+    assert_eq!(hosts.collect::<Vec<_>>(), ["wiki.test"]);
+    assert!(other.end_by_hash(listed[0].hash, now()).await.unwrap());
+    timeout(SECOND, here.ended()).await.unwrap();
+    assert!(found(&one, &id).await.is_none());
+    assert_eq!(one.list(index, now()).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 pub mod first_run;
 pub mod watch;
 pub mod signing;
+pub mod control;
 pub mod run;
 
 use std::path::{Path, PathBuf};

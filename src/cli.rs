@@ -2,6 +2,7 @@
 
 pub mod users;
 pub mod tokens;
+pub mod sessions;
 pub mod explain;
 pub mod probe;
 
@@ -50,6 +51,9 @@ enum Command {
     /// Create, list and revoke the gate's own tokens for programs.
     #[command(subcommand)]
     Tokens(tokens::Command),
+    /// List and revoke sessions.
+    #[command(subcommand)]
+    Sessions(sessions::Command),
     /// Write completions for a shell to standard output.
     Completions {
         /// The shell.
@@ -112,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::HashPassword => users::hash_password(),
         Command::Users(command) => users::users(&config, &command),
         Command::Tokens(command) => tokens::tokens(&config, &command),
+        Command::Sessions(command) => sessions::sessions(&config, &command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "portcullis", &mut script);

@@ -43,9 +43,10 @@ pub mod link;
 pub mod redis;
 pub mod any;
 mod key_file;
+pub mod operator;
 
 pub use embedded::OpenError;
-pub use store::{Index, StoreError};
+pub use store::{Cursor, Index, StoreError};
 
 use self::redis::Store as RedisStore;
 use any::Store;
@@ -888,6 +889,22 @@ impl Sessions {
         Ok(listed)
     }
 
+    /// A page of all sessions that are not over.
+    ///
+    /// # Errors
+    /// Why it can't be said.
+    pub async fn page(
+        &self,
+        from: Option<Cursor>,
+        now: SystemTime,
+    ) -> Result<(Vec<Listed>, Option<Cursor>), SessionError> {
+        let (rows, next) = self.store.page(from).await.map_err(SessionError::Store)?;
+        let listed = rows
+            .iter()
+            .filter_map(|(hash, row)| self.listed(*hash, row, now));
+        Ok((listed.collect(), next))
+    }
+
     /// What is shown of a row, if its session is not over.
     fn listed(&self, hash: Hash, row: &store::Row, now: SystemTime) -> Option<Listed> {
         let live = match self.memory.read(hash).get(&hash) {
@@ -908,22 +925,30 @@ impl Sessions {
         })
     }
 
-    /// Ends a session that is known by its hash alone, and those that were made of it; answers
-    /// whether the store had it.
+    /// Ends a session that is known by its hash alone, those that were made of it, and the one that it
+    /// was made of, which would make it anew; answers whether the store had it.
     ///
     /// # Errors
-    /// Why the store may still have it; here it is over all the same.
+    /// Why the store may still have some; here they are over all the same.
     pub async fn end_by_hash(&self, hash: Hash, now: SystemTime) -> Result<bool, SessionError> {
         // Until the store has forgotten it, as long as the session could last.
-        let longest = self.lifetimes.load().absolute;
-        self.mark(hash, Seconds::of(now).plus(longest));
-        let there = self.store.remove(hash).await.map_err(SessionError::Store)?;
-        self.mark(
-            hash,
-            Seconds::of(now).plus(Duration::from_secs(MARK_SECONDS)),
-        );
-        self.end_all_of(Index::Parent(hash), now).await?;
-        Ok(there)
+        let longest = Seconds::of(now).plus(self.lifetimes.load().absolute);
+        self.mark(hash, longest);
+        let row = self.store.load(hash).await.map_err(SessionError::Store)?;
+        let summary = row
+            .as_ref()
+            .and_then(|row| Summary::in_row(&row.sealed, &self.summaries, hash));
+        let parent = summary.and_then(|summary| summary.parent);
+        for hash in [hash].into_iter().chain(parent.map(Hash)) {
+            self.mark(hash, longest);
+            self.store.remove(hash).await.map_err(SessionError::Store)?;
+            self.mark(
+                hash,
+                Seconds::of(now).plus(Duration::from_secs(MARK_SECONDS)),
+            );
+            self.end_all_of(Index::Parent(hash), now).await?;
+        }
+        Ok(row.is_some())
     }
 
     /// Ends every session of an index, and answers how many the store had.

@@ -17,6 +17,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "cli.rs",
             "cli/explain.rs",
             "cli/probe.rs",
+            "cli/sessions.rs",
             "cli/tokens.rs",
             "cli/users.rs",
         ],

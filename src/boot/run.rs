@@ -42,6 +42,7 @@ use crate::pure::table::{Problem, Problems};
 use crate::session::link::Settings;
 use crate::session::{self, Sessions};
 
+use super::control::{self, Control};
 use super::signing::{CLIENT_FILE, Keeper, Keepers};
 use super::watch::Watch;
 use super::{certificates, clock, first_run, gate, load, now};
@@ -153,6 +154,10 @@ fn run_logged(
     } else {
         Store::default()
     });
+    let control = match &gateway.session.store {
+        SessionStore::File(file) => control::bind(&directory.join(file)),
+        SessionStore::Redis(_) => None,
+    };
     let mut bound = bind(gateway, directory, &store, cores)?;
     if let Some(verify) = &loaded.config.verify {
         bound.extend(bind_verify(verify, directory, &store, cores)?);
@@ -193,14 +198,14 @@ fn run_logged(
         metrics: Arc::clone(&metrics),
         ready: Arc::default(),
     });
-    let control = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| start(format!("no runtime: {error}")))?;
     // Before a word is said: whoever reads that it is ready may send one at once, and a signal that
     // nobody handles yet ends the process.
     let signals = {
-        let _context = control.enter();
+        let _context = runtime.enter();
         Signals::new().map_err(|error| start(format!("signals can't be received: {error}")))?
     };
     greet(&bound, password.as_deref().map(String::as_str), directory);
@@ -246,7 +251,7 @@ fn run_logged(
         cores,
         "ready"
     );
-    tokio::task::LocalSet::new().block_on(&control, controlling(&site, signals, files));
+    tokio::task::LocalSet::new().block_on(&runtime, controlling(&site, signals, files, control));
     site.ready.store(false, Ordering::Relaxed);
     let _ = stop.send(true);
     for thread in threads {
@@ -267,7 +272,10 @@ const fn level(level: LogLevel) -> LevelFilter {
 }
 
 /// The sessions, and what this gate has in common with others.
-fn sessions(directory: &Path, gateway: &Gateway) -> Result<(Sessions, Option<Common>), Error> {
+pub(crate) fn sessions(
+    directory: &Path,
+    gateway: &Gateway,
+) -> Result<(Sessions, Option<Common>), Error> {
     let session = &gateway.session;
     let lifetimes = Lifetimes {
         absolute: session.absolute,
@@ -734,8 +742,16 @@ impl Signals {
 }
 
 /// Signals, reloads, and what is done now and then, until the gate is to stop.
-async fn controlling(site: &Arc<Running>, mut signals: Signals, mut files: Option<Watch>) {
+async fn controlling(
+    site: &Arc<Running>,
+    mut signals: Signals,
+    mut files: Option<Watch>,
+    control: Option<Control>,
+) {
     attend(&site.gate.load().identity);
+    if let Some(control) = control {
+        tokio::task::spawn_local(control.serve(Arc::clone(&site.shared)));
+    }
     let mut prune = tokio::time::interval(PRUNE);
     // On its own: a provider or store that takes long keeps no signal waiting.
     tokio::task::spawn_local(watch_over_open(Arc::clone(site)));

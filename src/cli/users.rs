@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use crate::config::gateway::{self, Gateway};
 use crate::identity::accounts::{self, Account, group_name, is_account_name};
 use crate::identity::password::Stored;
+use crate::identity::provider;
 use crate::keys;
 use crate::pure::identity::is_email;
 use crate::pure::table::{Problems, Table};
@@ -112,6 +113,16 @@ pub(super) fn state_file(
     directory: &Path,
     which: impl FnOnce(Gateway) -> PathBuf,
 ) -> Result<PathBuf, ExitCode> {
+    let file = directory.join(which(gateway(directory)?.0));
+    if let Some(parent) = file.parent() {
+        std::fs::create_dir_all(parent)
+            .map_err(|error| failed(&format!("`{}` can't be made: {error}", parent.display())))?;
+    }
+    Ok(file)
+}
+
+/// What `portcullis.toml` says, and the names of its providers; policies are not looked at.
+pub(super) fn gateway(directory: &Path) -> Result<(Gateway, Vec<String>), ExitCode> {
     let problems = Problems::default();
     let path = directory.join(gateway::FILE);
     let text = std::fs::read_to_string(&path).map_err(|error| {
@@ -120,18 +131,13 @@ pub(super) fn state_file(
             path.display()
         ))
     })?;
-    let gateway = Table::parse(gateway::FILE, &text, gateway::KEYS, &problems)
-        .map(|table| Gateway::read(&table));
-    match gateway {
-        Some(gateway) if problems.is_empty() => {
-            let file = directory.join(which(gateway));
-            if let Some(parent) = file.parent() {
-                std::fs::create_dir_all(parent).map_err(|error| {
-                    failed(&format!("`{}` can't be made: {error}", parent.display()))
-                })?;
-            }
-            Ok(file)
-        }
+    let read = Table::parse(gateway::FILE, &text, gateway::KEYS, &problems).map(|table| {
+        let providers = table.named_tables("provider", provider::KEYS);
+        let names = providers.into_iter().map(|(name, _)| name).collect();
+        (Gateway::read(&table), names)
+    });
+    match read {
+        Some(read) if problems.is_empty() => Ok(read),
         _ => Err(show(&problems.into_sorted())),
     }
 }

@@ -12,6 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::hex;
 use super::identity::User;
 use super::json;
 use super::seal::{self, Key, NONCE_BYTES, SealError};
@@ -39,6 +40,24 @@ pub struct Id([u8; 32]);
 /// What the store knows a session by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hash(pub [u8; 32]);
+
+impl Hash {
+    /// The hash of 64 hexadecimal digits.
+    pub fn parse(digits: &[u8]) -> Option<Self> {
+        let pairs: &[[u8; 2]; 32] = digits.as_chunks().0.try_into().ok()?;
+        let mut hash = Self([0; 32]);
+        for (byte, [high, low]) in hash.0.iter_mut().zip(pairs) {
+            *byte = hex::value_of(*high)? << 4 | hex::value_of(*low)?;
+        }
+        (digits.len() == 64).then_some(hash)
+    }
+}
+
+impl std::fmt::Display for Hash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
 
 /// The cookie's value is not one that we ever sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -606,6 +625,24 @@ mod tests {
         ] {
             assert!(Id::from_cookie(value).is_err(), "{value:.50}");
         }
+    }
+
+    #[test]
+    fn a_hash_is_read_as_it_was_written_and_no_other_way() {
+        let hash = Id::new([0xfb; 32]).hash();
+        let text = hash.to_string();
+        assert_eq!(Hash::parse(text.as_bytes()), Some(hash));
+        for wrong in [
+            &text[1..],
+            &text[2..],
+            &format!("{text}00"),
+            &format!("{text}0"),
+            "",
+            "x",
+        ] {
+            assert_eq!(Hash::parse(wrong.as_bytes()), None);
+        }
+        assert_eq!(Hash::parse(text.replacen('f', "g", 1).as_bytes()), None);
     }
 
     #[test]

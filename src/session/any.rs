@@ -6,7 +6,7 @@ use crate::pure::session::{Hash, Seconds};
 
 use super::embedded::Store as File;
 use super::redis::Store as Servers;
-use super::store::{Index, IndexKey, New, Row, StoreError};
+use super::store::{Cursor, Index, IndexKey, New, Page, Row, StoreError};
 
 /// A store of sessions and tickets.
 pub enum Store {
@@ -44,6 +44,17 @@ impl Store {
         match self {
             Self::Embedded(store) => store.of(key).await,
             Self::Redis(store) => store.of(key).await,
+        }
+    }
+
+    /// A page of all sessions there are.
+    ///
+    /// # Errors
+    /// Why the store can't say.
+    pub async fn page(&self, from: Option<Cursor>) -> Result<Page, StoreError> {
+        match self {
+            Self::Embedded(store) => store.page(from).await,
+            Self::Redis(store) => store.page(from).await,
         }
     }
 

@@ -40,6 +40,9 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     ("a record is replaced only where there is one", |case| {
         Box::pin(a_record_is_replaced_where_there_is_one(case))
     }),
+    ("every session is on a page of all", |case| {
+        Box::pin(every_session_is_on_a_page(case))
+    }),
     ("a ticket is taken once and not after its end", |case| {
         Box::pin(a_ticket_is_taken_once(case))
     }),
@@ -169,6 +172,33 @@ async fn all_sessions_of_one_user_end(case: &Case<'_>) {
     assert_eq!((case.load(1).await, case.load(2).await), (None, None));
     assert_eq!(case.load(3).await, case.row(3));
     assert_eq!(case.remove_all(case.user("bob")).await, []);
+}
+
+async fn every_session_is_on_a_page(case: &Case<'_>) {
+    // More than one page; a few users, for each has so many and no more.
+    let users = ["bob", "eve", "kim", "lou", "pat"];
+    for number in 0..=250 {
+        let user = users[usize::from(number) % users.len()];
+        case.create(case.session(number, user)).await;
+    }
+    let (mut found, mut pages, mut from) = (Vec::new(), 0, None);
+    loop {
+        let (rows, next) = case.store.page(from).await.unwrap();
+        found.extend(rows.into_iter().filter(|(_, row)| row.sealed.len() == 300));
+        pages += 1;
+        from = next;
+        if from.is_none() {
+            break;
+        }
+    }
+    assert!(pages > 1);
+    for number in 0..=250 {
+        let row = case.row(number).unwrap();
+        assert!(found.contains(&(case.hash(number), row)), "{number}");
+    }
+    for user in users {
+        case.remove_all(case.user(user)).await;
+    }
 }
 
 async fn a_replaced_session_is_gone(case: &Case<'_>) {

@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, Permissions};
+use std::ops::Bound;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,13 +30,15 @@ use tracing::{error, info};
 use crate::pure::seal::Mac;
 use crate::pure::session::{Hash, Seconds};
 
-use super::store::{Index, IndexKey, MAX_SESSIONS_PER_USER, New, Row, StoreError};
+use super::store::{Cursor, Index, IndexKey, MAX_SESSIONS_PER_USER, New, Page, Row, StoreError};
 
 /// Rows that one pruning removes, so that the writer is not held up by it.
 pub const MAX_PRUNED: usize = 1024;
 
 /// What waits for each thread; beyond that the store is busy.
 const QUEUE: usize = 1024;
+/// Sessions on one page of all.
+const PAGE: usize = 128;
 /// What goes into one transaction.
 const BATCH: usize = 128;
 /// How often last-seen times are written, and a failed file is tried again.
@@ -45,21 +48,24 @@ const MAX_TOUCHED: usize = 65_536;
 /// Tickets at once; the one that ends first makes room, for anybody can have one made.
 pub const MAX_TICKETS: u64 = 100_000;
 const CACHE_BYTES: usize = 16 << 20;
-const SCHEMA: u64 = 1;
+const SCHEMA: u64 = 2;
 
-const RECORDS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("records");
-/// Expiry, time of death if it is not used again, last use, user.
-const MARKS: TableDefinition<&[u8; 32], Marks> = TableDefinition::new("marks");
-const DEATHS: TableDefinition<(u64, &[u8; 32]), ()> = TableDefinition::new("deaths");
-const USERS: TableDefinition<(&[u8; 32], &[u8; 32]), ()> = TableDefinition::new("users");
-/// Index keys of a session beside its user's, one behind the other.
-const OWNERS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("owners");
+/// Of each session its end, when it is over if it is not used again, its last use, what it is found by,
+/// and its row. Elsewhere half of its hash names it: each table has a copy.
+const SESSIONS: TableDefinition<&[u8; 32], Session> = TableDefinition::new("sessions");
+const DEATHS: TableDefinition<(u64, &Half), ()> = TableDefinition::new("session_ends");
+const INDEX: TableDefinition<(&Half, &Half), ()> = TableDefinition::new("index");
 /// When a ticket ends, and what it stands for.
 const TICKETS: TableDefinition<&[u8; 32], (u64, &[u8])> = TableDefinition::new("tickets");
 const TICKET_ENDS: TableDefinition<(u64, &[u8; 32]), ()> = TableDefinition::new("ticket_ends");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
-type Marks = (u64, u64, u64, &'static [u8; 32]);
+type Session = (u64, u64, u64, &'static [u8], &'static [u8]);
+/// Enough of a hash that no other has it.
+type Half = [u8; 16];
+
+/// Tables of earlier versions.
+const FORMER: [&str; 5] = ["records", "marks", "deaths", "users", "owners"];
 
 /// Why the store did not open.
 #[derive(Debug)]
@@ -99,6 +105,7 @@ pub struct Store {
 enum Read {
     Session(Hash, oneshot::Sender<Result<Option<Row>, StoreError>>),
     Of(IndexKey, oneshot::Sender<Result<Vec<Hash>, StoreError>>),
+    Page(Hash, oneshot::Sender<Result<Page, StoreError>>),
     Ticket(
         [u8; 32],
         Seconds,
@@ -178,6 +185,18 @@ impl Store {
     /// Why the store can't say.
     pub async fn of(&self, key: IndexKey) -> Result<Vec<Hash>, StoreError> {
         self.read(|answer| Read::Of(key, answer)).await
+    }
+
+    /// A page of all sessions there are.
+    ///
+    /// # Errors
+    /// Why the store can't say.
+    pub async fn page(&self, from: Option<Cursor>) -> Result<Page, StoreError> {
+        let after = match from {
+            Some(Cursor::After(hash)) => hash,
+            Some(Cursor::At(_)) | None => Hash([0; 32]),
+        };
+        self.read(|answer| Read::Page(after, answer)).await
     }
 
     /// Keeps a new session; it is on the disk when this returns. Answers with the sessions that
@@ -413,6 +432,14 @@ fn prepare_tables(
             meta.insert("salt", salt.as_slice())?;
         }
         Some(Ok(SCHEMA)) => {}
+        // To sign in anew is all that is lost.
+        Some(Ok(1)) => {
+            for name in FORMER {
+                let former: TableDefinition<'_, (), ()> = TableDefinition::new(name);
+                write.delete_table(former)?;
+            }
+            meta.insert("version", SCHEMA.to_be_bytes().as_slice())?;
+        }
         Some(Ok(other)) => return Ok(Err(OpenError::Schema(other))),
         Some(Err(_)) => return Ok(Err(OpenError::Schema(0))),
     }
@@ -427,6 +454,7 @@ fn read_all(shared: &Shared, asks: &Receiver<Read>) {
         match ask {
             Read::Session(hash, to) => read(shared, to, |database| session(database, hash)),
             Read::Of(key, to) => read(shared, to, |database| of(database, key)),
+            Read::Page(after, to) => read(shared, to, |database| page(database, after)),
             Read::Ticket(ticket, now, to) => {
                 read(shared, to, |database| value(database, &ticket, now));
             }
@@ -453,34 +481,75 @@ fn read<T>(
 }
 
 fn session(database: &Database, hash: Hash) -> Result<Option<Row>, redb::Error> {
-    let read = database.begin_read()?;
-    let Some(sealed) = read
-        .open_table(RECORDS)?
-        .get(&hash.0)?
-        .map(|row| row.value().to_vec())
-    else {
-        return Ok(None);
-    };
-    let seen = read
-        .open_table(MARKS)?
-        .get(&hash.0)?
-        .map(|marks| Seconds(marks.value().2));
-    Ok(seen.map(|seen| Row { sealed, seen }))
+    let sessions = database.begin_read()?.open_table(SESSIONS)?;
+    let found = sessions.get(&hash.0)?;
+    Ok(found.map(|found| {
+        let (_, _, seen, _, row) = found.value();
+        Row {
+            sealed: row.to_vec(),
+            seen: Seconds(seen),
+        }
+    }))
+}
+
+fn page(database: &Database, after: Hash) -> Result<Page, redb::Error> {
+    let sessions = database.begin_read()?.open_table(SESSIONS)?;
+    let behind = (Bound::Excluded(&after.0), Bound::Unbounded);
+    let mut rows = Vec::new();
+    for found in sessions.range::<&[u8; 32]>(behind)?.take(PAGE) {
+        let (hash, found) = found?;
+        let (_, _, seen, _, row) = found.value();
+        let row = Row {
+            sealed: row.to_vec(),
+            seen: Seconds(seen),
+        };
+        rows.push((Hash(*hash.value()), row));
+    }
+    let next = rows.last().filter(|_| rows.len() == PAGE);
+    let next = next.map(|(hash, _)| Cursor::After(*hash));
+    Ok((rows, next))
 }
 
 fn of(database: &Database, key: IndexKey) -> Result<Vec<Hash>, redb::Error> {
-    hashes(&database.begin_read()?.open_table(USERS)?, &key)
+    let read = database.begin_read()?;
+    hashes(&read.open_table(INDEX)?, &read.open_table(SESSIONS)?, &key)
 }
 
+fn half(whole: &[u8; 32]) -> Half {
+    let (half, _) = whole.split_at(16);
+    half.try_into().unwrap_or_default()
+}
+
+/// The sessions of an index, by their whole hashes.
 fn hashes(
-    users: &impl ReadableTable<(&'static [u8; 32], &'static [u8; 32]), ()>,
+    index: &impl ReadableTable<(&'static Half, &'static Half), ()>,
+    sessions: &impl ReadableTable<&'static [u8; 32], Session>,
     key: &IndexKey,
 ) -> Result<Vec<Hash>, redb::Error> {
+    let key = half(&key.0);
     let mut hashes = Vec::new();
-    for row in users.range((&key.0, &[0; 32])..=(&key.0, &[0xff; 32]))? {
-        hashes.push(Hash(*row?.0.value().1));
+    for row in index.range((&key, &[0; 16])..=(&key, &[0xff; 16]))? {
+        hashes.extend(whole(sessions, row?.0.value().1)?);
     }
     Ok(hashes)
+}
+
+/// The session that half of its hash names.
+fn whole(
+    sessions: &impl ReadableTable<&'static [u8; 32], Session>,
+    half: &Half,
+) -> Result<Option<Hash>, redb::Error> {
+    let (mut first, mut last) = ([0; 32], [0xff; 32]);
+    for bound in [&mut first, &mut last] {
+        for (to, from) in bound.iter_mut().zip(half) {
+            *to = *from;
+        }
+    }
+    let found = sessions
+        .range::<&[u8; 32]>(&first..=&last)?
+        .next()
+        .transpose()?;
+    Ok(found.map(|(hash, _)| Hash(*hash.value())))
 }
 
 fn value(
@@ -597,13 +666,18 @@ fn answer<T: 'static>(
     failed
 }
 
+/// Of a session, in seconds since 1970.
+struct Times {
+    expires: u64,
+    dies: u64,
+    seen: u64,
+}
+
 /// The tables of one transaction, which change together.
 struct Tables<'t> {
-    records: Table<'t, &'static [u8; 32], &'static [u8]>,
-    marks: Table<'t, &'static [u8; 32], Marks>,
-    deaths: Table<'t, (u64, &'static [u8; 32]), ()>,
-    users: Table<'t, (&'static [u8; 32], &'static [u8; 32]), ()>,
-    owners: Table<'t, &'static [u8; 32], &'static [u8]>,
+    sessions: Table<'t, &'static [u8; 32], Session>,
+    deaths: Table<'t, (u64, &'static Half), ()>,
+    index: Table<'t, (&'static Half, &'static Half), ()>,
     tickets: Table<'t, &'static [u8; 32], (u64, &'static [u8])>,
     ticket_ends: Table<'t, (u64, &'static [u8; 32]), ()>,
 }
@@ -611,11 +685,9 @@ struct Tables<'t> {
 impl<'t> Tables<'t> {
     fn open(write: &'t WriteTransaction) -> Result<Self, TableError> {
         Ok(Self {
-            records: write.open_table(RECORDS)?,
-            marks: write.open_table(MARKS)?,
+            sessions: write.open_table(SESSIONS)?,
             deaths: write.open_table(DEATHS)?,
-            users: write.open_table(USERS)?,
-            owners: write.open_table(OWNERS)?,
+            index: write.open_table(INDEX)?,
             tickets: write.open_table(TICKETS)?,
             ticket_ends: write.open_table(TICKET_ENDS)?,
         })
@@ -634,48 +706,70 @@ impl<'t> Tables<'t> {
         }
         let dies = new.seen.plus(new.idle).min(new.expires);
         let hash = &new.hash.0;
-        self.records.insert(hash, new.sealed.as_slice())?;
-        self.marks
-            .insert(hash, (new.expires.0, dies.0, new.seen.0, &new.user.0))?;
-        self.deaths.insert((dies.0, hash), ())?;
-        self.users.insert((&new.user.0, hash), ())?;
-        for key in &new.others {
-            self.users.insert((&key.0, hash), ())?;
-        }
-        if !new.others.is_empty() {
-            let owners: Vec<u8> = new.others.iter().flat_map(|key| key.0).collect();
-            self.owners.insert(hash, owners.as_slice())?;
+        let found_by = || [&new.user].into_iter().chain(&new.others);
+        let keys: Vec<u8> = found_by().flat_map(|key| half(&key.0)).collect();
+        self.sessions.insert(
+            hash,
+            (new.expires.0, dies.0, new.seen.0, &*keys, &*new.sealed),
+        )?;
+        self.deaths.insert((dies.0, &half(hash)), ())?;
+        for key in found_by() {
+            self.index.insert((&half(&key.0), &half(hash)), ())?;
         }
         Ok(ended)
     }
 
     fn remove(&mut self, hash: &[u8; 32]) -> Result<bool, redb::Error> {
-        self.records.remove(hash)?;
-        let Some((dies, user)) = self
-            .marks
-            .remove(hash)?
-            .map(|marks| (marks.value().1, *marks.value().3))
-        else {
+        let Some((dies, keys)) = self.sessions.remove(hash)?.map(|found| {
+            let (_, dies, _, keys, _) = found.value();
+            (dies, keys.to_vec())
+        }) else {
             return Ok(false);
         };
-        self.deaths.remove((dies, hash))?;
-        self.users.remove((&user, hash))?;
-        let owners = self
-            .owners
-            .remove(hash)?
-            .map_or_else(Vec::new, |owners| owners.value().to_vec());
-        for key in owners.as_chunks::<32>().0 {
-            self.users.remove((key, hash))?;
+        let half = half(hash);
+        self.deaths.remove((dies, &half))?;
+        for key in keys.as_chunks::<16>().0 {
+            self.index.remove((key, &half))?;
+        }
+        Ok(true)
+    }
+
+    /// Changes what is kept of a session, if there is one.
+    fn change(
+        &mut self,
+        hash: &[u8; 32],
+        change: impl FnOnce(&mut Times, &mut Vec<u8>),
+    ) -> Result<bool, redb::Error> {
+        let found = self.sessions.get(hash)?.map(|found| {
+            let (expires, dies, seen, keys, row) = found.value();
+            let times = Times {
+                expires,
+                dies,
+                seen,
+            };
+            (times, keys.to_vec(), row.to_vec())
+        });
+        let Some((mut times, keys, mut row)) = found else {
+            return Ok(false);
+        };
+        let died = times.dies;
+        change(&mut times, &mut row);
+        let Times {
+            expires,
+            dies,
+            seen,
+        } = times;
+        self.sessions
+            .insert(hash, (expires, dies, seen, &*keys, &*row))?;
+        if dies != died {
+            self.deaths.remove((died, &half(hash)))?;
+            self.deaths.insert((dies, &half(hash)), ())?;
         }
         Ok(true)
     }
 
     fn replace(&mut self, hash: &[u8; 32], sealed: &[u8]) -> Result<bool, redb::Error> {
-        if self.marks.get(hash)?.is_none() {
-            return Ok(false);
-        }
-        self.records.insert(hash, sealed)?;
-        Ok(true)
+        self.change(hash, |_, row| *row = sealed.to_vec())
     }
 
     fn keep(&mut self, kept: &Kept) -> Result<bool, redb::Error> {
@@ -708,7 +802,7 @@ impl<'t> Tables<'t> {
     }
 
     fn remove_all(&mut self, key: &IndexKey) -> Result<Vec<Hash>, redb::Error> {
-        let hashes = hashes(&self.users, key)?;
+        let hashes = hashes(&self.index, &self.sessions, key)?;
         for hash in &hashes {
             self.remove(&hash.0)?;
         }
@@ -717,13 +811,14 @@ impl<'t> Tables<'t> {
 
     /// The user's session used longest ago, if there is no room for another.
     fn one_too_many(&self, user: &IndexKey) -> Result<Option<Hash>, redb::Error> {
-        let hashes = hashes(&self.users, user)?;
+        let hashes = hashes(&self.index, &self.sessions, user)?;
         if hashes.len() < MAX_SESSIONS_PER_USER {
             return Ok(None);
         }
         let mut oldest = None;
         for hash in hashes {
-            let seen = self.marks.get(&hash.0)?.map_or(0, |marks| marks.value().2);
+            let found = self.sessions.get(&hash.0)?;
+            let seen = found.map_or(0, |found| found.value().2);
             if oldest.is_none_or(|(least, _)| seen < least) {
                 oldest = Some((seen, hash));
             }
@@ -732,30 +827,33 @@ impl<'t> Tables<'t> {
     }
 
     fn touch(&mut self, hash: &Hash, seen: Seconds, idle: Duration) -> Result<(), redb::Error> {
-        let hash = &hash.0;
-        let Some((expires, died, was_seen, user)) = self.marks.get(hash)?.map(|marks| {
-            let (expires, dies, seen, user) = marks.value();
-            (expires, dies, seen, *user)
-        }) else {
-            return Ok(());
+        let is_later = match self.sessions.get(&hash.0)? {
+            Some(found) => seen.0 > found.value().2,
+            None => false,
         };
-        if seen.0 <= was_seen {
-            return Ok(());
+        if is_later {
+            self.change(&hash.0, |times, _| {
+                times.seen = seen.0;
+                times.dies = seen.plus(idle).0.min(times.expires);
+            })?;
         }
-        let dies = seen.plus(idle).0.min(expires);
-        self.marks.insert(hash, (expires, dies, seen.0, &user))?;
-        self.deaths.remove((died, hash))?;
-        self.deaths.insert((dies, hash), ())?;
         Ok(())
     }
 
     fn prune(&mut self, now: Seconds) -> Result<usize, redb::Error> {
         let mut dead = Vec::new();
-        for row in self.deaths.range(..=(now.0, &[0xff; 32]))?.take(MAX_PRUNED) {
-            dead.push(*row?.0.value().1);
+        for row in self.deaths.range(..=(now.0, &[0xff; 16]))?.take(MAX_PRUNED) {
+            let (died, half) = {
+                let key = row?.0;
+                (key.value().0, *key.value().1)
+            };
+            dead.push((died, half));
         }
-        for hash in &dead {
-            self.remove(hash)?;
+        for (died, half) in &dead {
+            match whole(&self.sessions, half)? {
+                Some(hash) => drop(self.remove(&hash.0)?),
+                None => drop(self.deaths.remove((*died, half))?),
+            }
         }
         let mut ended = Vec::new();
         for row in self

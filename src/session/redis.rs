@@ -22,8 +22,12 @@ use crate::pure::seal::Mac;
 use crate::pure::session::{Hash, Seconds};
 
 use super::link::{Connection, Hear, Link, News, PATIENCE, Settings};
-use super::store::{Index, IndexKey, Leniency, MAX_SESSIONS_PER_USER, New, Row, StoreError};
+use super::store::{
+    Cursor, Index, IndexKey, Leniency, MAX_SESSIONS_PER_USER, New, Page, Row, StoreError,
+};
 
+/// Names that the server looks at for one page of all.
+const PAGE: usize = 256;
 /// Commands under way; beyond that the store is busy.
 const QUEUE: usize = 1024;
 /// How long the start waits for the first connection.
@@ -141,6 +145,11 @@ struct Names {
 }
 
 impl Names {
+    /// What the names of all sessions begin with.
+    fn of_sessions(&self) -> String {
+        self.name('s', &[])
+    }
+
     fn session(&self, hash: Hash) -> String {
         self.name('s', &hash.0)
     }
@@ -276,6 +285,44 @@ impl Store {
             Ok(there)
         })
         .await
+    }
+
+    /// A page of all sessions there are, where one server has them all.
+    ///
+    /// # Errors
+    /// Why the store can't say.
+    pub async fn page(&self, from: Option<Cursor>) -> Result<Page, StoreError> {
+        if matches!(self.link.connection()?, Connection::Cluster(_)) {
+            return Err(StoreError::NotListed);
+        }
+        let at = match from {
+            Some(Cursor::At(at)) => at,
+            Some(Cursor::After(_)) | None => 0,
+        };
+        let prefix = self.names.of_sessions();
+        let (next, hashes) = self
+            .ask(move |mut connection| async move {
+                let (next, names): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
+                    .arg(at)
+                    .arg("MATCH")
+                    .arg(format!("{}*", escaped(&prefix)))
+                    .arg("COUNT")
+                    .arg(PAGE)
+                    .query_async(&mut connection)
+                    .await?;
+                let hashes = names.iter().filter_map(|name| {
+                    let digits = name.strip_prefix(prefix.as_bytes())?;
+                    Hash::parse(digits)
+                });
+                Ok((next, hashes.collect::<Vec<_>>()))
+            })
+            .await?;
+        let mut rows = Vec::new();
+        for hash in hashes {
+            let row = self.load(hash).await?;
+            rows.extend(row.map(|row| (hash, row)));
+        }
+        Ok((rows, (next != 0).then_some(Cursor::At(next))))
     }
 
     /// Keeps a new session. Answers with the sessions that ended for it: the one it replaces, and the
@@ -512,6 +559,13 @@ impl Store {
         let link = Arc::clone(&self.link);
         Ok(self.handle.spawn(finish(link, place, work(connection))))
     }
+}
+
+/// A name that stands in a pattern for itself.
+fn escaped(name: &str) -> String {
+    let special = |c: char| matches!(c, '*' | '?' | '[' | ']' | '\\' | '^');
+    let escape = |c: char| special(c).then_some('\\').into_iter().chain([c]);
+    name.chars().flat_map(escape).collect()
 }
 
 type Doing<T> = tokio::task::JoinHandle<Result<T, StoreError>>;

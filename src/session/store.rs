@@ -97,6 +97,19 @@ pub struct Leniency {
     pub longest: Duration,
 }
 
+/// Sessions on one page of all there are, and where the next one begins; none is left out that is there
+/// all the while, and one may come twice.
+pub type Page = (Vec<(Hash, Row)>, Option<Cursor>);
+
+/// Where a page of all sessions begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cursor {
+    /// Behind this one.
+    After(Hash),
+    /// Where the servers say.
+    At(u64),
+}
+
 /// Why the store can't say.
 #[derive(Debug, Clone)]
 pub enum StoreError {
@@ -108,6 +121,8 @@ pub enum StoreError {
     Broken(Arc<str>),
     /// It can't be reached, which was said when it began.
     Away,
+    /// It does not know all that it has.
+    NotListed,
 }
 
 impl std::fmt::Display for StoreError {
@@ -116,6 +131,9 @@ impl std::fmt::Display for StoreError {
             Self::Busy => f.write_str("too many requests wait for the session store"),
             Self::Gone => f.write_str("the session store did not answer"),
             Self::Broken(why) => write!(f, "the session store can't be used: {why}"),
+            Self::NotListed => {
+                f.write_str("a cluster does not list the sessions of everybody; name a user")
+            }
             Self::Away => f.write_str("the session store is away"),
         }
     }

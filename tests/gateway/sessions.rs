@@ -1,8 +1,10 @@
 //! Browsers that sign in, stay signed in, and sign out.
 
+use std::path::Path;
+
 use crate::support::{
-    Answer, Backend, Gate, PASSWORD, SIGN_IN, Setup, ask, basic, cookies, get, policy, sign_in,
-    sign_in_with, sign_out,
+    Answer, Backend, Gate, PASSWORD, SIGN_IN, Setup, ask, basic, cookies, get, policy, portcullis,
+    sign_in, sign_in_with, sign_out,
 };
 
 const SESSIONS: &str = "/.portcullis/sessions";
@@ -148,6 +150,80 @@ fn nobody_ends_the_sessions_of_others_s2() {
         assert_eq!(end(&gate, session, &bobs, "", HERE).status, 303);
         assert_eq!(with(&gate, session), 200);
     }
+}
+
+/// `portcullis sessions`: whether it did, the lines that it lists, and what it says besides.
+fn operator(dir: &Path, arguments: &[&str]) -> (bool, Vec<Vec<String>>, String) {
+    let mut command = portcullis(dir);
+    let done = command.arg("sessions").args(arguments).output();
+    let done = done.expect("it runs");
+    let listed = String::from_utf8(done.stdout).expect("text");
+    let lines = listed.lines();
+    let lines = lines.map(|line| line.split('\t').map(str::to_owned).collect());
+    let said = String::from_utf8(done.stderr).expect("text");
+    (done.status.success(), lines.collect(), said)
+}
+
+#[test]
+fn the_operator_lists_sessions_and_ends_them_while_the_gate_runs_and_while_it_does_not() {
+    let mut gate = Setup::plain(&policy(&Backend::ok().url(), "access = \"signed-in\""))
+        .account("ada")
+        .account("bob")
+        .start();
+    let ada = [
+        sign_in(gate.address(), "ada"),
+        sign_in(gate.address(), "ada"),
+    ];
+    let bob = sign_in(gate.address(), "bob");
+    let dir = gate.dir.path().to_owned();
+    // What can't be used for a gate is no reason to leave sessions alone.
+    std::fs::write(dir.join("policies/broken.toml"), "access =").expect("a file");
+
+    let (done, all, said) = operator(&dir, &["list"]);
+    assert!(done, "{said}");
+    let names = |lines: &[Vec<String>]| {
+        let mut names: Vec<_> = lines.iter().map(|line| line[1..4].join(" ")).collect();
+        names.sort();
+        names
+    };
+    let (adas, bobs) = ("local ada app.test", "local bob app.test");
+    assert_eq!(names(&all), [adas, adas, bobs]);
+    let secrets = ada
+        .iter()
+        .chain([&bob])
+        .filter_map(|cookie| cookie.split('=').nth(1));
+    for secret in secrets {
+        assert!(!format!("{all:?}").contains(secret));
+    }
+    let (_, one, _) = operator(&dir, &["list", "--user", "bob"]);
+    assert_eq!(names(&one), [bobs]);
+    let (_, none, _) = operator(&dir, &["list", "--user", "bob", "--method", "corp"]);
+    assert!(none.is_empty());
+
+    let (done, _, said) = operator(&dir, &["revoke", &one[0][0]]);
+    assert!(done, "{said}");
+    assert_eq!(with(&gate, &bob), 401);
+    let (done, _, said) = operator(&dir, &["revoke", &one[0][0]]);
+    assert!(!done && said.contains("no such session"), "{said}");
+    for wrong in [
+        &["revoke"][..],
+        &["revoke", "x"],
+        &["revoke", "--method", "local"],
+    ] {
+        assert!(!operator(&dir, wrong).0);
+    }
+    assert!(ada.iter().all(|cookie| with(&gate, cookie) == 200));
+
+    gate.signal("KILL");
+    gate.wait();
+    let (done, left, said) = operator(&dir, &["list"]);
+    assert!(done, "{said}");
+    assert_eq!(names(&left), [adas, adas]);
+    let (done, _, said) = operator(&dir, &["revoke", "--user", "ada"]);
+    assert!(done && said.contains("2 sessions ended"), "{said}");
+    std::fs::remove_file(dir.join("policies/broken.toml")).expect("a file");
+    let gate = gate.kill_and_restart();
+    assert!(ada.iter().all(|cookie| with(&gate, cookie) == 401));
 }
 
 #[test]
@@ -336,7 +412,7 @@ fn an_account_that_is_removed_ends_its_sessions() {
     let gate = open(&backend.url());
     let session = sign_in(gate.address(), "ada");
     assert_eq!(with(&gate, &session), 200);
-    let removed = crate::support::portcullis(&gate.path())
+    let removed = portcullis(&gate.path())
         .args(["users", "remove", "ada"])
         .output();
     assert!(removed.expect("it runs").status.success());

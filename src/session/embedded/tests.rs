@@ -1,5 +1,7 @@
 //! Tests of the store.
 
+use redb::TableHandle as _;
+
 use super::*;
 
 const IDLE: Duration = Duration::from_secs(100);
@@ -219,14 +221,44 @@ fn a_store_of_a_later_version_is_refused() {
     write
         .open_table(META)
         .unwrap()
-        .insert("version", 2_u64.to_be_bytes().as_slice())
+        .insert("version", 3_u64.to_be_bytes().as_slice())
         .unwrap();
     write.commit().unwrap();
     drop(database);
     assert!(matches!(
         Store::open(&path, &[5; 32]),
-        Err(OpenError::Schema(2))
+        Err(OpenError::Schema(3))
     ));
+}
+
+#[tokio::test]
+async fn a_store_of_the_first_version_is_emptied_and_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.redb");
+    let database = Database::create(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    {
+        let records: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("records");
+        let mut records = write.open_table(records).unwrap();
+        records.insert(&[1; 32], b"record".as_slice()).unwrap();
+        let marks: TableDefinition<'_, &[u8; 32], (u64, u64, u64, &[u8; 32])> =
+            TableDefinition::new("marks");
+        let mut marks = write.open_table(marks).unwrap();
+        marks.insert(&[1; 32], (9, 9, 9, &[2; 32])).unwrap();
+        let mut meta = write.open_table(META).unwrap();
+        let version = 1_u64.to_be_bytes();
+        meta.insert("version", version.as_slice()).unwrap();
+        meta.insert("salt", [7; 32].as_slice()).unwrap();
+    }
+    write.commit().unwrap();
+    drop(database);
+    let store = Store::open(&path, &[5; 32]).unwrap();
+    assert_eq!(store.load(Hash([1; 32])).await.unwrap(), None);
+    drop(store);
+    let database = Database::open(&path).unwrap();
+    let read = database.begin_read().unwrap();
+    let tables: Vec<_> = read.list_tables().unwrap().collect();
+    assert!(tables.iter().all(|table| table.name() != "records"));
 }
 
 #[test]

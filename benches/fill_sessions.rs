@@ -121,7 +121,7 @@ impl Provider {
         let at = Seconds::of(now()).0;
         let claims = json!({
             "iss": self.issuer, "aud": self.client_id, "azp": self.client_id, "sub": subject,
-            "sid": session, "typ": "ID", "acr": "1", "iat": at, "exp": at + 300, "auth_time": at,
+            "acr": "1", "auth_time": at,
             "name": format!("Given{person:07} Family"), "given_name": format!("Given{person:07}"),
             "family_name": "Family", "preferred_username": name, "email": email,
             "email_verified": true, "groups": groups,

@@ -36,6 +36,7 @@ use crate::pure::seal::{Key, Mac};
 use crate::pure::session::{BadRecord, Hash, Id, Lifetimes, Parent, Record, Seconds, Tokens};
 use crate::pure::summary::{self, Summary};
 use crate::pure::ticket::{Purpose, Ticket};
+use crate::pure::user_agent;
 
 pub mod store;
 pub mod embedded;
@@ -117,8 +118,8 @@ pub struct Live {
     in_store: bool,
     hash: Hash,
     record: ArcSwap<Record>,
-    /// To seal the record anew, where a provider may change it.
-    id: Option<Id>,
+    /// To write the record anew, where a provider may change it.
+    sealing: Option<Sealing>,
     /// Held by whoever asks the provider.
     renewing: tokio::sync::Mutex<()>,
     idle: Duration,
@@ -128,6 +129,13 @@ pub struct Live {
     signal: Notify,
     clock: Clock,
     asked: Asked,
+}
+
+/// What it takes to write a session anew.
+struct Sealing {
+    id: Id,
+    /// What is shown of it, which stays as it is.
+    summary: Vec<u8>,
 }
 
 /// When a shared store last said that the session is there.
@@ -157,14 +165,24 @@ impl std::fmt::Debug for Live {
 }
 
 impl Live {
-    fn new(id: &Id, record: Record, idle: Duration, seen: Seconds, clock: Clock) -> Self {
-        let kept = record.tokens.is_some().then(|| id.again());
+    fn new(
+        id: &Id,
+        record: Record,
+        summary: &[u8],
+        idle: Duration,
+        seen: Seconds,
+        clock: Clock,
+    ) -> Self {
+        let kept = record.tokens.is_some().then(|| Sealing {
+            id: id.again(),
+            summary: summary.to_vec(),
+        });
         Self::made(id.hash(), kept, record, idle, seen, clock)
     }
 
     fn made(
         hash: Hash,
-        id: Option<Id>,
+        sealing: Option<Sealing>,
         record: Record,
         idle: Duration,
         seen: Seconds,
@@ -181,7 +199,7 @@ impl Live {
             in_store: true,
             asked,
             hash,
-            id,
+            sealing,
             record: ArcSwap::from_pointee(record),
             renewing: tokio::sync::Mutex::default(),
             idle,
@@ -428,9 +446,6 @@ impl Sessions {
             created,
             expires,
             proof: [0; 16],
-            host: String::new(),
-            client: IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
-            user_agent: String::new(),
             tokens: None,
             parent: None,
         };
@@ -530,7 +545,9 @@ impl Sessions {
             Err(BadRecord::UnknownVersion) => return Ok(None),
             Err(why) => return Err(SessionError::Record(why)),
         };
-        let live = Live::new(id, record, self.lifetimes.load().idle, row.seen, self.clock);
+        let idle = self.lifetimes.load().idle;
+        let shown = summary::summary_in(&row.sealed);
+        let live = Live::new(id, record, shown, idle, row.seen, self.clock);
         live.is_there(epoch, link::millis(now));
         if live.is_over(now) {
             return Ok(None);
@@ -571,20 +588,28 @@ impl Sessions {
             created,
             expires: of.as_ref().map_or(expires, |of| expires.min(of.expires)),
             proof: sign_in.proof,
-            host: sign_in.host,
-            client: sign_in.client,
-            user_agent: sign_in.user_agent,
             user: sign_in.user,
             tokens: sign_in.tokens,
             parent,
         };
         let hash = id.hash();
+        let shown = Summary {
+            provider: record.user.provider.to_string(),
+            name: record.user.name.to_string(),
+            host: sign_in.host,
+            created,
+            expires: record.expires,
+            client: sign_in.client,
+            browser: user_agent::name(&sign_in.user_agent),
+            parent: record.parent.as_ref().map(|parent| parent.id().hash()),
+        };
+        let shown = shown.seal(&self.summaries, hash, *keys::random()?);
         if let Some(old) = replaces {
             self.mark(old.hash, old.expires());
         }
         let new = store::New {
             hash,
-            sealed: self.row(&record, &id)?,
+            sealed: row(&record, &id, &shown)?,
             expires: record.expires,
             seen: created,
             idle: lifetimes.idle,
@@ -599,7 +624,7 @@ impl Sessions {
         for ended in self.store.create(new).await.map_err(SessionError::Store)? {
             self.mark(ended, created.plus(Duration::from_secs(MARK_SECONDS)));
         }
-        let live = Live::new(&id, record, lifetimes.idle, created, self.clock);
+        let live = Live::new(&id, record, &shown, lifetimes.idle, created, self.clock);
         live.is_there(epoch, link::millis(now));
         let live = self.keep(live, now)?.ok_or(SessionError::Full)?;
         Ok((id, live))
@@ -724,12 +749,11 @@ impl Sessions {
         else {
             return Ok(false);
         };
-        if let Some(id) = &live.id
-            && live.take_up(
-                Record::open(id, summary::record_in(&row.sealed)).map_err(SessionError::Record)?,
-            )
-        {
-            self.changes.fetch_add(1, Ordering::Relaxed);
+        if let Some(Sealing { id, .. }) = &live.sealing {
+            let record = Record::open(id, summary::record_in(&row.sealed));
+            if live.take_up(record.map_err(SessionError::Record)?) {
+                self.changes.fetch_add(1, Ordering::Relaxed);
+            }
         }
         live.seen.fetch_max(row.seen.0, Ordering::Relaxed);
         Ok(true)
@@ -851,24 +875,15 @@ impl Sessions {
 
     /// Writes a session's record as it is here; answers whether the store still has the session.
     async fn save(&self, live: &Live) -> Result<bool, SessionError> {
-        let Some(id) = &live.id else {
+        let Some(Sealing { id, summary }) = &live.sealing else {
             return Ok(true);
         };
         live.asked.unsaved.store(true, Ordering::Release);
-        let row = self.row(&live.record(), id)?;
+        let row = row(&live.record(), id, summary)?;
         let replaced = self.store.replace(live.hash, row).await;
         let is_there = replaced.map_err(SessionError::Store)?;
         live.asked.unsaved.store(false, Ordering::Release);
         Ok(is_there)
-    }
-
-    /// What the store keeps of a session.
-    fn row(&self, record: &Record, id: &Id) -> Result<Vec<u8>, SessionError> {
-        let sealed = record
-            .seal(id, *keys::random()?)
-            .map_err(SessionError::Record)?;
-        let nonce = *keys::random()?;
-        Ok(Summary::of(record).before(&sealed, &self.summaries, id.hash(), nonce))
     }
 
     /// The sessions of an index that are not over, for people to see.
@@ -917,7 +932,7 @@ impl Sessions {
         let idles = seen.plus(self.lifetimes.load().idle);
         let dies = summary
             .as_ref()
-            .map_or(idles, |summary| summary.expires().min(idles));
+            .map_or(idles, |summary| summary.expires.min(idles));
         (dies > Seconds::of(now)).then_some(Listed {
             hash,
             seen,
@@ -939,7 +954,7 @@ impl Sessions {
             .as_ref()
             .and_then(|row| Summary::in_row(&row.sealed, &self.summaries, hash));
         let parent = summary.and_then(|summary| summary.parent);
-        for hash in [hash].into_iter().chain(parent.map(Hash)) {
+        for hash in [hash].into_iter().chain(parent) {
             self.mark(hash, longest);
             self.store.remove(hash).await.map_err(SessionError::Store)?;
             self.mark(
@@ -1180,6 +1195,14 @@ impl Sessions {
     fn mark(&self, hash: Hash, until: Seconds) {
         self.memory.mark(hash, until);
     }
+}
+
+/// What the store keeps of a session.
+fn row(record: &Record, id: &Id, shown: &[u8]) -> Result<Vec<u8>, SessionError> {
+    let sealed = record
+        .seal(id, *keys::random()?)
+        .map_err(SessionError::Record)?;
+    Ok(summary::row(shown, &sealed))
 }
 
 /// The turn of all gates; it ends with this.

@@ -143,7 +143,7 @@ fn line(shown: &Shown) -> String {
             of.client.to_string(),
             date(of.created),
             seen,
-            of.user_agent.clone(),
+            of.browser.clone(),
         ],
         None => {
             let mut unknown = [const { String::new() }; 8];

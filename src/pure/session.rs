@@ -4,7 +4,6 @@
 //! record sealed under a key that HKDF derives from them: a stolen store signs nobody in and tells
 //! nothing of who was. The hash is the record's context, so that rows can't be exchanged.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,9 +11,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::claims::{self, Known, NotClaims};
 use super::hex;
 use super::identity::User;
-use super::json;
 use super::seal::{self, Key, NONCE_BYTES, SealError};
 
 /// Characters of the cookie's value: 32 bytes in base64url without padding.
@@ -23,14 +22,9 @@ pub const COOKIE_CHARACTERS: usize = 43;
 pub const MAX_RECORD_BYTES: usize = 96 * 1024;
 /// The most groups that a record holds.
 pub const MAX_GROUPS: usize = 1024;
-/// The longest user agent that is kept; a longer one is cut, for it decides nothing.
-pub const MAX_USER_AGENT_BYTES: usize = 256;
 
 const VERSION: u8 = 3;
-/// The version before a record had its host; it had a secret that nothing asked for.
-const WITHOUT_HOST: u8 = 2;
-/// The version before there were tokens.
-const WITHOUT_TOKENS: u8 = 1;
+
 const PURPOSE: &[u8] = b"session record";
 
 /// The secret in the cookie. Whoever holds it is signed in.
@@ -165,12 +159,6 @@ pub struct Record {
     /// A fingerprint of what was proved, such as the password's hash: when that changes, the
     /// session ends.
     pub proof: [u8; 16],
-    /// The host that the session is for.
-    pub host: String,
-    /// The address that signed in.
-    pub client: IpAddr,
-    /// The browser that signed in, as it named itself.
-    pub user_agent: String,
     /// What the provider gave; none for a local account.
     pub tokens: Option<Tokens>,
     /// The session at the sign-in host that this one was made of, and ends with.
@@ -276,11 +264,6 @@ impl Record {
         Self::decode(&plain)
     }
 
-    /// As much of the user agent as is kept.
-    pub fn user_agent(&self) -> &str {
-        cut(&self.user_agent)
-    }
-
     /// The bytes of the record: fixed fields first, then texts behind their lengths.
     ///
     /// # Errors
@@ -298,18 +281,6 @@ impl Record {
             out.extend_from_slice(&time.0.to_be_bytes());
         }
         out.extend_from_slice(&self.proof);
-        match self.client {
-            IpAddr::V4(address) => {
-                out.push(4);
-                out.extend_from_slice(&address.octets());
-            }
-            IpAddr::V6(address) => {
-                out.push(6);
-                out.extend_from_slice(&address.octets());
-            }
-        }
-        put(&mut out, self.host.as_bytes())?;
-        put(&mut out, self.user_agent().as_bytes())?;
         put(&mut out, self.user.provider.as_bytes())?;
         put(&mut out, self.user.name.as_bytes())?;
         match &self.user.email {
@@ -324,8 +295,6 @@ impl Record {
         for group in &self.user.groups {
             put(&mut out, group.as_bytes())?;
         }
-        let claims = serde_json::to_vec(&*self.user.claims).map_err(|_| BadRecord::Value)?;
-        put(&mut out, &claims)?;
         match &self.tokens {
             None => out.push(0),
             Some(tokens) => {
@@ -348,6 +317,9 @@ impl Record {
         if let Some(Parent(secret)) = &self.parent {
             out.extend_from_slice(secret.as_slice());
         }
+        let subject = self.tokens.as_ref().map(|tokens| &*tokens.subject);
+        let known = known(&self.user, subject);
+        claims::encode(&self.user.claims, &known, &mut out);
         if out.len() > MAX_RECORD_BYTES {
             return Err(BadRecord::TooLarge);
         }
@@ -364,29 +336,13 @@ impl Record {
         }
         let mut rest = Reader(bytes);
         let [version] = rest.array()?;
-        if !(WITHOUT_TOKENS..=VERSION).contains(&version) {
+        if version != VERSION {
             return Err(BadRecord::UnknownVersion);
         }
         let created = rest.seconds()?;
         let expires = rest.seconds()?;
         let signed_in_at = rest.seconds()?.time().ok_or(BadRecord::Value)?;
         let proof = rest.array()?;
-        if version <= WITHOUT_HOST {
-            let _: [u8; 32] = rest.array()?;
-        }
-        let client = match rest.array()? {
-            [4] => IpAddr::V4(Ipv4Addr::from(rest.array::<4>()?)),
-            [6] => IpAddr::V6(Ipv6Addr::from(rest.array::<16>()?)),
-            [_] => return Err(BadRecord::Value),
-        };
-        let host = match version {
-            WITHOUT_TOKENS | WITHOUT_HOST => String::new(),
-            _ => rest.text()?.to_owned(),
-        };
-        let user_agent = rest.text()?;
-        if user_agent.len() > MAX_USER_AGENT_BYTES {
-            return Err(BadRecord::Value);
-        }
         let provider = rest.text()?.into();
         let name = rest.text()?.into();
         let email = rest.optional()?.map(Into::into);
@@ -397,33 +353,24 @@ impl Record {
         let groups = (0..groups)
             .map(|_| rest.text().map(Arc::from))
             .collect::<Result<_, _>>()?;
-        let claims = json::object(rest.bytes()?)
-            .ok()
-            .flatten()
-            .ok_or(BadRecord::Value)?;
-        let (tokens, parent) = match version {
-            WITHOUT_TOKENS => (None, None),
-            _ => (rest.tokens()?, rest.parent()?),
-        };
-        if !rest.0.is_empty() {
-            return Err(BadRecord::Length);
-        }
-        let user = User {
+        let tokens = rest.tokens()?;
+        let parent = rest.parent()?;
+        let mut user = User {
             name,
             provider,
             email,
             groups,
-            claims: Arc::new(claims),
+            claims: Arc::default(),
             signed_in_at,
         };
+        let subject = tokens.as_ref().map(|tokens| &*tokens.subject);
+        let claims = claims::decode(rest.0, &known(&user, subject));
+        user.claims = Arc::new(claims.map_err(|NotClaims| BadRecord::Value)?);
         Ok(Self {
             user: Arc::new(user),
             created,
             expires,
             proof,
-            host,
-            client,
-            user_agent: user_agent.to_owned(),
             tokens,
             parent,
         })
@@ -437,15 +384,14 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), BadRecord> {
     Ok(())
 }
 
-/// As much of a user agent as is kept, cut between characters.
-fn cut(user_agent: &str) -> &str {
-    if user_agent.len() <= MAX_USER_AGENT_BYTES {
-        return user_agent;
+/// What a record says before its claims.
+fn known<'k>(user: &'k User, subject: Option<&'k str>) -> Known<'k> {
+    Known {
+        name: &user.name,
+        email: user.email.as_deref(),
+        subject,
+        groups: &user.groups,
     }
-    let end = (0..=MAX_USER_AGENT_BYTES)
-        .rev()
-        .find(|&end| user_agent.is_char_boundary(end));
-    end.and_then(|end| user_agent.get(..end)).unwrap_or("")
 }
 
 struct Reader<'b>(&'b [u8]);
@@ -513,21 +459,11 @@ pub mod fuzzing {
     use super::*;
 
     /// A record that decodes encodes to one that decodes to the same.
-    #[expect(clippy::unwrap_used, reason = "a panic is the finding")]
     pub fn session_record(bytes: &[u8]) {
-        if let Ok(record) = Record::decode(bytes) {
-            // Claims are left out: JSON numbers need not keep their last bit.
-            if let Ok(encoded) = record.encode() {
-                let again = Record::decode(&encoded).unwrap();
-                assert_eq!(again.user.name, record.user.name);
-                assert_eq!(again.user.provider, record.user.provider);
-                assert_eq!(again.user.email, record.user.email);
-                assert_eq!(again.user.groups, record.user.groups);
-                assert_eq!(
-                    (again.created, again.expires),
-                    (record.created, record.expires)
-                );
-            }
+        if let Ok(record) = Record::decode(bytes)
+            && let Ok(encoded) = record.encode()
+        {
+            assert_eq!(Record::decode(&encoded), Ok(record));
         }
         if let Ok(text) = std::str::from_utf8(bytes)
             && let Ok(id) = Id::from_cookie(text)
@@ -557,9 +493,6 @@ mod tests {
             created: Seconds(1_700_000_000),
             expires: Seconds(1_700_043_200),
             proof: [1; 16],
-            host: "wiki.test".to_owned(),
-            client: "2001:db8::1".parse().unwrap(),
-            user_agent: "Mozilla/5.0".to_owned(),
             tokens: Some(Tokens {
                 subject: "b0b".to_owned(),
                 session: Some("sid".to_owned()),
@@ -569,27 +502,6 @@ mod tests {
             }),
             parent: Some(Parent(Zeroizing::new([7; 32]))),
         }
-    }
-
-    #[test]
-    fn records_of_earlier_versions_are_read() {
-        let mut old = record();
-        old.host = String::new();
-        let mut bytes = old.encode().unwrap();
-        // A secret stood behind the proof, and no host behind an address of IPv6.
-        bytes.splice(41..41, [9; 32]);
-        bytes.drain(90..92);
-        bytes[0] = WITHOUT_HOST;
-        assert_eq!(Record::decode(&bytes), Ok(old.clone()));
-
-        let parent_and_tokens = {
-            let all = old.encode().unwrap().len();
-            (old.tokens, old.parent) = (None, None);
-            all - old.encode().unwrap().len() + 2
-        };
-        bytes.truncate(bytes.len() - parent_and_tokens);
-        bytes[0] = WITHOUT_TOKENS;
-        assert_eq!(Record::decode(&bytes), Ok(old));
     }
 
     #[test]
@@ -659,7 +571,7 @@ mod tests {
     #[test]
     fn a_sealed_record_shows_nothing_of_the_user() {
         let sealed = record().seal(&Id::new([1; 32]), [0; 12]).unwrap();
-        for word in [&b"bob"[..], b"corp.test", b"staff", b"Mozilla", b"refresh"] {
+        for word in [&b"bob"[..], b"corp.test", b"staff", b"refresh"] {
             assert!(!sealed.windows(word.len()).any(|window| window == word));
         }
     }
@@ -671,7 +583,7 @@ mod tests {
             assert!(Record::decode(&bytes[..length]).is_err(), "length {length}");
         }
         let longer = [&bytes[..], b"\0"].concat();
-        assert_eq!(Record::decode(&longer), Err(BadRecord::Length));
+        assert_eq!(Record::decode(&longer), Err(BadRecord::Value));
     }
 
     #[test]
@@ -698,23 +610,15 @@ mod tests {
         assert_eq!(large.encode(), Err(BadRecord::TooLarge));
     }
 
-    #[test]
-    fn a_long_user_agent_is_cut_between_characters() {
-        let mut long = record();
-        long.user_agent = "é".repeat(200);
-        let back = Record::decode(&long.encode().unwrap()).unwrap();
-        assert_eq!(back.user_agent, "é".repeat(128));
-    }
-
     prop_compose! {
         fn any_record()(
-            texts in [".{0,40}", ".{0,40}", ".{0,40}", ".{0,40}"],
+            texts in [".{0,40}", ".{0,40}", ".{0,40}"],
             groups in proptest::collection::vec(".{0,20}", 0..8),
-            has_email: bool, client: IpAddr, created: u32, lasts: u32, proof: [u8; 16],
-            host in ".{0,20}", claim in ".{0,20}", value: i64, id in proptest::option::of(".{0,20}"),
+            has_email: bool, created: u32, lasts: u32, proof: [u8; 16],
+            claim in ".{0,20}", value: i64, id in proptest::option::of(".{0,20}"),
             has_tokens: bool, parent in proptest::option::of(any::<[u8; 32]>()),
         ) -> Record {
-            let [provider, name, email, user_agent] = texts;
+            let [provider, name, email] = texts;
             let claims = [(claim, serde_json::Value::from(value))].into_iter().collect();
             let tokens = has_tokens.then(|| Tokens {
                 subject: name.clone(),
@@ -734,7 +638,7 @@ mod tests {
                 }),
                 created: Seconds(created.into()),
                 expires: Seconds(created.into()).plus(Duration::from_secs(lasts.into())),
-                proof, host, client, user_agent, tokens,
+                proof, tokens,
                 parent: parent.map(|secret| Parent(Zeroizing::new(secret))),
             }
         }

@@ -13,18 +13,15 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
-
 use super::seal::{Key, NONCE_BYTES};
-use super::session::{Hash, Record, Seconds};
+use super::session::{Hash, Seconds};
 
 const VERSION: u8 = 2;
 /// The longest summary; of what is longer there is none.
 const MAX_BYTES: usize = 4096;
 
 /// What is shown of a session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// Who vouched for the user.
     pub provider: String,
@@ -32,69 +29,75 @@ pub struct Summary {
     pub name: String,
     /// The host that it is for.
     pub host: String,
-    /// When they signed in, in seconds since 1970.
-    pub created: u64,
+    /// When they signed in.
+    pub created: Seconds,
     /// When it ends, whatever happens.
-    pub expires: u64,
+    pub expires: Seconds,
     /// The address that signed in.
     pub client: IpAddr,
-    /// The browser that signed in, as it named itself.
-    pub user_agent: String,
+    /// The browser that signed in, as people call it.
+    pub browser: String,
     /// The session that it was made of.
-    pub parent: Option<[u8; 32]>,
+    pub parent: Option<Hash>,
 }
 
+/// A summary as it is written: an array, for names would take more room than what they name.
+type Written = (String, String, String, u64, u64, IpAddr, String, String);
+
 impl Summary {
-    /// The summary of a record.
-    pub fn of(record: &Record) -> Self {
-        Self {
-            provider: record.user.provider.to_string(),
-            name: record.user.name.to_string(),
-            host: record.host.clone(),
-            created: record.created.0,
-            expires: record.expires.0,
-            client: record.client,
-            user_agent: record.user_agent().to_owned(),
-            parent: record.parent.as_ref().map(|parent| parent.id().hash().0),
+    /// Sealed with `key` for one session; nothing where it can't be, which keeps nobody from signing
+    /// in. `nonce` is random.
+    pub fn seal(self, key: &Key, hash: Hash, nonce: [u8; NONCE_BYTES]) -> Vec<u8> {
+        let parent = self
+            .parent
+            .map_or_else(String::new, |hash| hash.to_string());
+        let written: Written = (
+            self.provider,
+            self.name,
+            self.host,
+            self.created.0,
+            self.expires.0,
+            self.client,
+            self.browser,
+            parent,
+        );
+        let plain = serde_json::to_vec(&written).unwrap_or_default();
+        if plain.len() > MAX_BYTES {
+            return Vec::new();
         }
-    }
-
-    /// When it ends, whatever happens.
-    pub const fn expires(&self) -> Seconds {
-        Seconds(self.expires)
-    }
-
-    /// The row of a session: this before its sealed `record`. `nonce` is random.
-    pub fn before(
-        &self,
-        record: &[u8],
-        key: &Key,
-        hash: Hash,
-        nonce: [u8; NONCE_BYTES],
-    ) -> Vec<u8> {
-        let plain = serde_json::to_vec(self).unwrap_or_default();
-        // What can't be shown keeps nobody from signing in.
-        let sealed = if plain.len() <= MAX_BYTES {
-            key.seal(nonce, &hash.0, &plain).unwrap_or_default()
-        } else {
-            Vec::new()
-        };
-        let length = u16::try_from(sealed.len()).unwrap_or_default();
-        let room = sealed.len().saturating_add(record.len());
-        let mut row = Vec::with_capacity(room.saturating_add(3));
-        row.push(VERSION);
-        row.extend_from_slice(&length.to_be_bytes());
-        row.extend_from_slice(&sealed);
-        row.extend_from_slice(record);
-        row
+        key.seal(nonce, &hash.0, &plain).unwrap_or_default()
     }
 
     /// The summary in a row; none if it has none that was sealed with this key for this session.
     pub fn in_row(row: &[u8], key: &Key, hash: Hash) -> Option<Self> {
-        let (sealed, _) = split(row);
-        let plain = key.open(&hash.0, sealed?).ok()?;
-        serde_json::from_slice(&plain).ok()
+        let plain = key.open(&hash.0, summary_in(row)).ok()?;
+        let (provider, name, host, created, expires, client, browser, parent): Written =
+            serde_json::from_slice(&plain).ok()?;
+        Some(Self {
+            provider,
+            name,
+            host,
+            created: Seconds(created),
+            expires: Seconds(expires),
+            client,
+            browser,
+            parent: Hash::parse(parent.as_bytes()),
+        })
     }
+}
+
+/// The row of a session: its sealed summary, and its sealed record.
+pub fn row(summary: &[u8], record: &[u8]) -> Vec<u8> {
+    let (length, summary) = match u16::try_from(summary.len()) {
+        Ok(length) => (length, summary),
+        Err(_) => (0, &[][..]),
+    };
+    [&[VERSION][..], &length.to_be_bytes(), summary, record].concat()
+}
+
+/// The sealed summary in a row.
+pub fn summary_in(row: &[u8]) -> &[u8] {
+    split(row).0
 }
 
 /// The sealed record in a row.
@@ -102,17 +105,14 @@ pub fn record_in(row: &[u8]) -> &[u8] {
     split(row).1
 }
 
-/// A row of a gate that knew no summaries is an envelope alone; what is cut short opens as nothing.
-fn split(row: &[u8]) -> (Option<&[u8]>, &[u8]) {
+/// What is no row, or cut short, has neither: it opens as nothing.
+fn split(row: &[u8]) -> (&[u8], &[u8]) {
     match row {
         [VERSION, high, low, rest @ ..] => {
             let length = usize::from(u16::from_be_bytes([*high, *low]));
-            match rest.split_at_checked(length) {
-                Some((sealed, record)) => (Some(sealed), record),
-                None => (None, &[]),
-            }
+            rest.split_at_checked(length).unwrap_or_default()
         }
-        _ => (None, row),
+        _ => (&[], &[]),
     }
 }
 
@@ -126,7 +126,9 @@ pub mod fuzzing {
     pub fn session_row(bytes: &[u8]) {
         let key = Key::derive(&[1; 32], b"fuzz").expect("a key");
         assert!(Summary::in_row(bytes, &key, Hash([0; 32])).is_none());
-        assert!(bytes.ends_with(record_in(bytes)));
+        let (summary, record) = (summary_in(bytes), record_in(bytes));
+        let is_row = bytes.ends_with(&[summary, record].concat());
+        assert!(is_row);
     }
 }
 
@@ -145,46 +147,53 @@ mod tests {
             provider: "corp".to_owned(),
             name: "anna".to_owned(),
             host: "wiki.test".to_owned(),
-            created: 1,
-            expires: 2,
-            client: "192.0.2.1".parse().unwrap(),
-            user_agent: "Mozilla/5.0".to_owned(),
-            parent: Some([7; 32]),
+            created: Seconds(1),
+            expires: Seconds(2),
+            client: "2001:db8::1".parse().unwrap(),
+            browser: "Firefox on Linux".to_owned(),
+            parent: Some(Hash([7; 32])),
         }
     }
 
     #[test]
     fn a_row_gives_its_record_and_to_the_key_its_summary() {
         let hash = Hash([1; 32]);
-        let row = summary().before(b"\x01record", &key(1), hash, [0; 12]);
-        assert_eq!(record_in(&row), b"\x01record");
-        assert_eq!(Summary::in_row(&row, &key(1), hash), Some(summary()));
-        assert_eq!(Summary::in_row(&row, &key(2), hash), None);
-        assert_eq!(Summary::in_row(&row, &key(1), Hash([2; 32])), None);
+        for parent in [None, Some(Hash([7; 32]))] {
+            let summary = Summary {
+                parent,
+                ..summary()
+            };
+            let sealed = summary.clone().seal(&key(1), hash, [0; 12]);
+            let row = row(&sealed, b"record");
+            assert_eq!(
+                (summary_in(&row), record_in(&row)),
+                (&*sealed, &b"record"[..])
+            );
+            assert_eq!(Summary::in_row(&row, &key(1), hash), Some(summary));
+            assert_eq!(Summary::in_row(&row, &key(2), hash), None);
+            assert_eq!(Summary::in_row(&row, &key(1), Hash([2; 32])), None);
+        }
     }
 
     #[test]
     fn a_row_without_a_summary_gives_its_record() {
-        assert_eq!(record_in(b"\x01record"), b"\x01record");
         let hash = Hash([1; 32]);
-        assert_eq!(Summary::in_row(b"\x01record", &key(1), hash), None);
         let long = Summary {
-            user_agent: "x".repeat(MAX_BYTES),
+            name: "x".repeat(MAX_BYTES),
             ..summary()
         };
-        let row = long.before(b"\x01record", &key(1), hash, [0; 12]);
-        assert_eq!(record_in(&row), b"\x01record");
-        assert_eq!(Summary::in_row(&row, &key(1), hash), None);
+        for sealed in [long.seal(&key(1), hash, [0; 12]), vec![0; 70_000]] {
+            let row = row(&sealed, b"record");
+            assert_eq!(record_in(&row), b"record");
+            assert_eq!(Summary::in_row(&row, &key(1), hash), None);
+        }
     }
 
     #[test]
     fn a_row_that_is_cut_short_gives_nothing() {
-        let hash = Hash([1; 32]);
-        let row = summary().before(b"", &key(1), hash, [0; 12]);
+        let row = row(&summary().seal(&key(1), Hash([1; 32]), [0; 12]), b"");
         for end in 0..row.len() {
-            let cut = &row[..end];
-            assert_eq!(Summary::in_row(cut, &key(1), hash), None);
-            assert!(end == 1 || end == 2 || record_in(cut).is_empty());
+            assert_eq!(split(&row[..end]), (&[][..], &[][..]));
         }
     }
 

@@ -71,8 +71,8 @@ pub struct Of {
     pub created: u64,
     /// The address that signed in.
     pub client: IpAddr,
-    /// The browser that signed in, as it named itself.
-    pub user_agent: String,
+    /// The browser that signed in, as people call it.
+    pub browser: String,
 }
 
 impl From<Listed> for Said {
@@ -84,9 +84,9 @@ impl From<Listed> for Said {
                 provider: summary.provider,
                 name: summary.name,
                 host: summary.host,
-                created: summary.created,
+                created: summary.created.0,
                 client: summary.client,
-                user_agent: summary.user_agent,
+                browser: summary.browser,
             }),
         })
     }

@@ -78,7 +78,7 @@ async fn a_users_sessions_are_listed_and_end_by_what_is_listed() {
     assert_eq!(of(&second).seen, Seconds::of(at(5)));
     let summary = of(&first).summary.as_ref().unwrap();
     assert_eq!((&*summary.host, &*summary.name), ("wiki.test", "bob"));
-    assert_eq!(summary.created, Seconds::of(at(0)).0);
+    assert_eq!(summary.created, Seconds::of(at(0)));
 
     assert!(sessions.end_by_hash(second.hash(), at(7)).await.unwrap());
     assert!(open_there.is_over(at(7)));
@@ -155,6 +155,7 @@ async fn a_session_read_before_its_end_and_kept_after_does_not_come_back() {
     let late = Live::new(
         &id,
         record,
+        &[],
         Duration::from_secs(HOUR),
         row.seen,
         sessions.clock,
@@ -263,6 +264,7 @@ async fn memory_is_bounded_and_what_is_held_stays() {
         let live = Live::new(
             &Id::new([7; 32]),
             Record::clone(&record),
+            &[],
             Duration::from_secs(HOUR),
             seen,
             sessions.clock,

@@ -98,7 +98,7 @@ impl Visit<'_> {
     fn devices(&self, listed: &[Listed], known: &Known) -> Vec<Device> {
         let now = Seconds::of(self.now);
         let since = |then: Seconds| Duration::from_secs(now.0.saturating_sub(then.0));
-        let parent = |one: &Listed| one.summary.as_ref()?.parent.map(Hash);
+        let parent = |one: &Listed| one.summary.as_ref()?.parent;
         let is_listed = |hash: Hash| listed.iter().any(|one| one.hash == hash);
         let own = known.live.record();
         let this = match own.parent.as_ref().map(Parent::id) {
@@ -120,12 +120,12 @@ impl Visit<'_> {
                 Device {
                     id: name_of(one.hash),
                     is_this: one.hash == this,
-                    from: summary.map(|summary| (summary.client, summary.user_agent.clone())),
+                    from: summary.map(|summary| (summary.client, summary.browser.clone())),
                     hosts: hosts
                         .map(|summary| summary.host.clone())
                         .filter(|host| !host.is_empty())
                         .collect(),
-                    since: summary.map(|summary| since(Seconds(summary.created))),
+                    since: summary.map(|summary| since(summary.created)),
                     used: since(used),
                 }
             })

@@ -16,6 +16,7 @@ pub use crate::pure::callback::fuzzing::callback;
 pub use crate::pure::certificate::fuzzing::certificate;
 pub use crate::pure::cidr::fuzzing::cidr;
 pub use crate::pure::claims::fuzzing::session_claims;
+pub use crate::pure::compact::fuzzing::compact;
 pub use crate::pure::cookie::fuzzing::cookie;
 pub use crate::pure::credential::fuzzing::authorization;
 pub use crate::pure::csrf::fuzzing::form_token;

@@ -30,6 +30,7 @@ pub mod websocket;
 pub mod identity;
 pub mod seal;
 pub mod json;
+pub mod compact;
 pub mod claims;
 pub mod session;
 pub mod summary;

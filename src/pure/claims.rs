@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use serde_json::{Number, Value};
 
+use super::compact::{self, put_length, put_text, put_whole};
 use super::identity::Claims;
 
 /// A name is one more than its place here, or 0 and a text. What is added goes to the end.
@@ -91,9 +92,12 @@ pub fn encode(claims: &Claims, known: &Known<'_>, out: &mut Vec<u8>) {
 /// # Errors
 /// [`NotClaims`].
 pub fn decode(bytes: &[u8], known: &Known<'_>) -> Result<Claims, NotClaims> {
-    let mut reader = Reader { bytes, known };
+    let mut reader = Reader {
+        bytes: compact::Reader(bytes),
+        known,
+    };
     let claims = reader.object(MAX_DEPTH)?;
-    if reader.bytes.is_empty() {
+    if reader.bytes.0.is_empty() {
         Ok(claims)
     } else {
         Err(NotClaims)
@@ -170,72 +174,26 @@ fn put_number(number: &Number, out: &mut Vec<u8>) {
     }
 }
 
-fn put_text(text: &str, out: &mut Vec<u8>) {
-    put_length(text.len(), out);
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn put_length(length: usize, out: &mut Vec<u8>) {
-    // INVARIANT: a length fits 64 bits on every platform we build for.
-    put_whole(u64::try_from(length).unwrap_or(u64::MAX), out);
-}
-
-fn put_whole(mut whole: u64, out: &mut Vec<u8>) {
-    loop {
-        let low = u8::try_from(whole & 0x7F).unwrap_or_default();
-        whole >>= 7;
-        if whole == 0 {
-            return out.push(low);
-        }
-        out.push(low | 0x80);
-    }
-}
-
 struct Reader<'r> {
-    bytes: &'r [u8],
+    bytes: compact::Reader<'r>,
     known: &'r Known<'r>,
 }
 
 impl<'r> Reader<'r> {
     fn byte(&mut self) -> Result<u8, NotClaims> {
-        let (byte, rest) = self.bytes.split_first().ok_or(NotClaims)?;
-        self.bytes = rest;
-        Ok(*byte)
+        self.bytes.array().map(|[byte]| byte).ok_or(NotClaims)
     }
 
-    /// In its shortest form alone, so that two texts are not one.
     fn whole(&mut self) -> Result<u64, NotClaims> {
-        let mut whole: u64 = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let low = u64::from(byte & 0x7F);
-            let placed = low << shift;
-            if placed >> shift != low || (byte == 0 && shift > 0) {
-                return Err(NotClaims);
-            }
-            whole |= placed;
-            if byte & 0x80 == 0 {
-                return Ok(whole);
-            }
-        }
-        Err(NotClaims)
+        self.bytes.whole().ok_or(NotClaims)
     }
 
-    /// How many follow, of which each takes a byte at least.
     fn length(&mut self) -> Result<usize, NotClaims> {
-        let length = usize::try_from(self.whole()?).map_err(|_| NotClaims)?;
-        if length <= self.bytes.len() {
-            Ok(length)
-        } else {
-            Err(NotClaims)
-        }
+        self.bytes.length().ok_or(NotClaims)
     }
 
     fn text(&mut self) -> Result<&'r str, NotClaims> {
-        let length = self.length()?;
-        let (text, rest) = self.bytes.split_at_checked(length).ok_or(NotClaims)?;
-        self.bytes = rest;
-        std::str::from_utf8(text).map_err(|_| NotClaims)
+        self.bytes.text().ok_or(NotClaims)
     }
 
     fn name(&mut self) -> Result<&'r str, NotClaims> {
@@ -271,9 +229,8 @@ impl<'r> Reader<'r> {
                 (!less_one).into()
             }
             5 => {
-                let (double, rest) = self.bytes.split_first_chunk().ok_or(NotClaims)?;
-                self.bytes = rest;
-                Number::from_f64(f64::from_be_bytes(*double))
+                let double = self.bytes.array().ok_or(NotClaims)?;
+                Number::from_f64(f64::from_be_bytes(double))
                     .ok_or(NotClaims)?
                     .into()
             }

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::claims::{self, Known, NotClaims};
+use super::compact::{self, put_length, put_text, put_whole};
 use super::hex;
 use super::identity::User;
 use super::seal::{self, Key, NONCE_BYTES, SealError};
@@ -278,29 +279,28 @@ impl Record {
             self.expires,
             Seconds::of(self.user.signed_in_at),
         ] {
-            out.extend_from_slice(&time.0.to_be_bytes());
+            put_whole(time.0, &mut out);
         }
         out.extend_from_slice(&self.proof);
-        put(&mut out, self.user.provider.as_bytes())?;
-        put(&mut out, self.user.name.as_bytes())?;
+        put_text(&self.user.provider, &mut out);
+        put_text(&self.user.name, &mut out);
         match &self.user.email {
             None => out.push(0),
             Some(email) => {
                 out.push(1);
-                put(&mut out, email.as_bytes())?;
+                put_text(email, &mut out);
             }
         }
-        let groups = u16::try_from(self.user.groups.len()).map_err(|_| BadRecord::TooLarge)?;
-        out.extend_from_slice(&groups.to_be_bytes());
+        put_length(self.user.groups.len(), &mut out);
         for group in &self.user.groups {
-            put(&mut out, group.as_bytes())?;
+            put_text(group, &mut out);
         }
         match &self.tokens {
             None => out.push(0),
             Some(tokens) => {
                 out.push(1);
-                out.extend_from_slice(&tokens.checked.0.to_be_bytes());
-                put(&mut out, tokens.subject.as_bytes())?;
+                put_whole(tokens.checked.0, &mut out);
+                put_text(&tokens.subject, &mut out);
                 for text in [
                     tokens.session.as_deref(),
                     tokens.refresh.as_ref().map(|token| token.as_str()),
@@ -308,7 +308,7 @@ impl Record {
                 ] {
                     out.push(u8::from(text.is_some()));
                     if let Some(text) = text {
-                        put(&mut out, text.as_bytes())?;
+                        put_text(text, &mut out);
                     }
                 }
             }
@@ -334,7 +334,7 @@ impl Record {
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(BadRecord::TooLarge);
         }
-        let mut rest = Reader(bytes);
+        let mut rest = Reader(compact::Reader(bytes));
         let [version] = rest.array()?;
         if version != VERSION {
             return Err(BadRecord::UnknownVersion);
@@ -346,7 +346,7 @@ impl Record {
         let provider = rest.text()?.into();
         let name = rest.text()?.into();
         let email = rest.optional()?.map(Into::into);
-        let groups = usize::from(u16::from_be_bytes(rest.array()?));
+        let groups = rest.0.length().ok_or(BadRecord::Length)?;
         if groups > MAX_GROUPS {
             return Err(BadRecord::TooLarge);
         }
@@ -364,7 +364,7 @@ impl Record {
             signed_in_at,
         };
         let subject = tokens.as_ref().map(|tokens| &*tokens.subject);
-        let claims = claims::decode(rest.0, &known(&user, subject));
+        let claims = claims::decode(rest.0.0, &known(&user, subject));
         user.claims = Arc::new(claims.map_err(|NotClaims| BadRecord::Value)?);
         Ok(Self {
             user: Arc::new(user),
@@ -377,13 +377,6 @@ impl Record {
     }
 }
 
-fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), BadRecord> {
-    let length = u16::try_from(bytes.len()).map_err(|_| BadRecord::TooLarge)?;
-    out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(bytes);
-    Ok(())
-}
-
 /// What a record says before its claims.
 fn known<'k>(user: &'k User, subject: Option<&'k str>) -> Known<'k> {
     Known {
@@ -394,28 +387,24 @@ fn known<'k>(user: &'k User, subject: Option<&'k str>) -> Known<'k> {
     }
 }
 
-struct Reader<'b>(&'b [u8]);
+struct Reader<'b>(compact::Reader<'b>);
 
 impl<'b> Reader<'b> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], BadRecord> {
-        let (head, rest) = self.0.split_first_chunk().ok_or(BadRecord::Length)?;
-        self.0 = rest;
-        Ok(*head)
+        self.0.array().ok_or(BadRecord::Length)
+    }
+
+    fn whole(&mut self) -> Result<u64, BadRecord> {
+        self.0.whole().ok_or(BadRecord::Length)
     }
 
     fn seconds(&mut self) -> Result<Seconds, BadRecord> {
-        self.array().map(|bytes| Seconds(u64::from_be_bytes(bytes)))
-    }
-
-    fn bytes(&mut self) -> Result<&'b [u8], BadRecord> {
-        let length = usize::from(u16::from_be_bytes(self.array()?));
-        let (head, rest) = self.0.split_at_checked(length).ok_or(BadRecord::Length)?;
-        self.0 = rest;
-        Ok(head)
+        self.whole().map(Seconds)
     }
 
     fn text(&mut self) -> Result<&'b str, BadRecord> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| BadRecord::Value)
+        let bytes = self.0.bytes().ok_or(BadRecord::Length)?;
+        std::str::from_utf8(bytes).map_err(|_| BadRecord::Value)
     }
 
     /// Whether something follows.

@@ -56,7 +56,7 @@ impl Summary {
             self.name,
             self.host,
             self.created.0,
-            self.expires.0,
+            self.expires.0.saturating_sub(self.created.0),
             self.client,
             self.browser,
             parent,
@@ -71,14 +71,14 @@ impl Summary {
     /// The summary in a row; none if it has none that was sealed with this key for this session.
     pub fn in_row(row: &[u8], key: &Key, hash: Hash) -> Option<Self> {
         let plain = key.open(&hash.0, summary_in(row)).ok()?;
-        let (provider, name, host, created, expires, client, browser, parent): Written =
+        let (provider, name, host, created, lasts, client, browser, parent): Written =
             serde_json::from_slice(&plain).ok()?;
         Some(Self {
             provider,
             name,
             host,
             created: Seconds(created),
-            expires: Seconds(expires),
+            expires: Seconds(created.saturating_add(lasts)),
             client,
             browser,
             parent: Hash::parse(parent.as_bytes()),

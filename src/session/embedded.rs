@@ -51,10 +51,10 @@ const CACHE_BYTES: usize = 16 << 20;
 const SCHEMA: u64 = 2;
 
 /// Of each session its end, when it is over if it is not used again, its last use, what it is found by,
-/// and its row. Elsewhere half of its hash names it: each table has a copy.
+/// and its row. Elsewhere a part of its hash names it.
 const SESSIONS: TableDefinition<&[u8; 32], Session> = TableDefinition::new("sessions");
-const DEATHS: TableDefinition<(u64, &Half), ()> = TableDefinition::new("session_ends");
-const INDEX: TableDefinition<(&Half, &Half), ()> = TableDefinition::new("index");
+const DEATHS: TableDefinition<(u64, &Part), ()> = TableDefinition::new("session_ends");
+const INDEX: TableDefinition<(&Part, &Part), ()> = TableDefinition::new("index");
 /// When a ticket ends, and what it stands for.
 const TICKETS: TableDefinition<&[u8; 32], (u64, &[u8])> = TableDefinition::new("tickets");
 const TICKET_ENDS: TableDefinition<(u64, &[u8; 32]), ()> = TableDefinition::new("ticket_ends");
@@ -62,7 +62,7 @@ const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 type Session = (u64, u64, u64, &'static [u8], &'static [u8]);
 /// Enough of a hash that no other has it.
-type Half = [u8; 16];
+type Part = [u8; 12];
 
 /// Tables of earlier versions.
 const FORMER: [&str; 5] = ["records", "marks", "deaths", "users", "owners"];
@@ -515,33 +515,33 @@ fn of(database: &Database, key: IndexKey) -> Result<Vec<Hash>, redb::Error> {
     hashes(&read.open_table(INDEX)?, &read.open_table(SESSIONS)?, &key)
 }
 
-fn half(whole: &[u8; 32]) -> Half {
-    let (half, _) = whole.split_at(16);
-    half.try_into().unwrap_or_default()
+fn part(whole: &[u8; 32]) -> Part {
+    let (part, _) = whole.split_at(12);
+    part.try_into().unwrap_or_default()
 }
 
 /// The sessions of an index, by their whole hashes.
 fn hashes(
-    index: &impl ReadableTable<(&'static Half, &'static Half), ()>,
+    index: &impl ReadableTable<(&'static Part, &'static Part), ()>,
     sessions: &impl ReadableTable<&'static [u8; 32], Session>,
     key: &IndexKey,
 ) -> Result<Vec<Hash>, redb::Error> {
-    let key = half(&key.0);
+    let key = part(&key.0);
     let mut hashes = Vec::new();
-    for row in index.range((&key, &[0; 16])..=(&key, &[0xff; 16]))? {
+    for row in index.range((&key, &[0; 12])..=(&key, &[0xff; 12]))? {
         hashes.extend(whole(sessions, row?.0.value().1)?);
     }
     Ok(hashes)
 }
 
-/// The session that half of its hash names.
+/// The session that part of its hash names.
 fn whole(
     sessions: &impl ReadableTable<&'static [u8; 32], Session>,
-    half: &Half,
+    part: &Part,
 ) -> Result<Option<Hash>, redb::Error> {
     let (mut first, mut last) = ([0; 32], [0xff; 32]);
     for bound in [&mut first, &mut last] {
-        for (to, from) in bound.iter_mut().zip(half) {
+        for (to, from) in bound.iter_mut().zip(part) {
             *to = *from;
         }
     }
@@ -676,8 +676,8 @@ struct Times {
 /// The tables of one transaction, which change together.
 struct Tables<'t> {
     sessions: Table<'t, &'static [u8; 32], Session>,
-    deaths: Table<'t, (u64, &'static Half), ()>,
-    index: Table<'t, (&'static Half, &'static Half), ()>,
+    deaths: Table<'t, (u64, &'static Part), ()>,
+    index: Table<'t, (&'static Part, &'static Part), ()>,
     tickets: Table<'t, &'static [u8; 32], (u64, &'static [u8])>,
     ticket_ends: Table<'t, (u64, &'static [u8; 32]), ()>,
 }
@@ -707,14 +707,14 @@ impl<'t> Tables<'t> {
         let dies = new.seen.plus(new.idle).min(new.expires);
         let hash = &new.hash.0;
         let found_by = || [&new.user].into_iter().chain(&new.others);
-        let keys: Vec<u8> = found_by().flat_map(|key| half(&key.0)).collect();
+        let keys: Vec<u8> = found_by().flat_map(|key| part(&key.0)).collect();
         self.sessions.insert(
             hash,
             (new.expires.0, dies.0, new.seen.0, &*keys, &*new.sealed),
         )?;
-        self.deaths.insert((dies.0, &half(hash)), ())?;
+        self.deaths.insert((dies.0, &part(hash)), ())?;
         for key in found_by() {
-            self.index.insert((&half(&key.0), &half(hash)), ())?;
+            self.index.insert((&part(&key.0), &part(hash)), ())?;
         }
         Ok(ended)
     }
@@ -726,10 +726,10 @@ impl<'t> Tables<'t> {
         }) else {
             return Ok(false);
         };
-        let half = half(hash);
-        self.deaths.remove((dies, &half))?;
-        for key in keys.as_chunks::<16>().0 {
-            self.index.remove((key, &half))?;
+        let part = part(hash);
+        self.deaths.remove((dies, &part))?;
+        for key in keys.as_chunks::<12>().0 {
+            self.index.remove((key, &part))?;
         }
         Ok(true)
     }
@@ -762,8 +762,8 @@ impl<'t> Tables<'t> {
         self.sessions
             .insert(hash, (expires, dies, seen, &*keys, &*row))?;
         if dies != died {
-            self.deaths.remove((died, &half(hash)))?;
-            self.deaths.insert((dies, &half(hash)), ())?;
+            self.deaths.remove((died, &part(hash)))?;
+            self.deaths.insert((dies, &part(hash)), ())?;
         }
         Ok(true)
     }
@@ -842,17 +842,17 @@ impl<'t> Tables<'t> {
 
     fn prune(&mut self, now: Seconds) -> Result<usize, redb::Error> {
         let mut dead = Vec::new();
-        for row in self.deaths.range(..=(now.0, &[0xff; 16]))?.take(MAX_PRUNED) {
-            let (died, half) = {
+        for row in self.deaths.range(..=(now.0, &[0xff; 12]))?.take(MAX_PRUNED) {
+            let (died, part) = {
                 let key = row?.0;
                 (key.value().0, *key.value().1)
             };
-            dead.push((died, half));
+            dead.push((died, part));
         }
-        for (died, half) in &dead {
-            match whole(&self.sessions, half)? {
+        for (died, part) in &dead {
+            match whole(&self.sessions, part)? {
                 Some(hash) => drop(self.remove(&hash.0)?),
-                None => drop(self.deaths.remove((*died, half))?),
+                None => drop(self.deaths.remove((*died, part))?),
             }
         }
         let mut ended = Vec::new();

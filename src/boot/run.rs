@@ -282,6 +282,7 @@ fn sessions(directory: &Path, gateway: &Gateway) -> Result<(Sessions, Option<Com
                     servers: servers(redis, directory)?,
                     index: secret.index(),
                     offline: session.offline,
+                    rates: redis.shares_rates,
                 },
                 lifetimes,
                 now,
@@ -780,6 +781,8 @@ async fn watch_over_open(site: Arc<Running>) {
         renew.tick().await;
         site.metrics
             .session_store(site.shared.sessions().are_heard());
+        site.metrics
+            .shared_rates(site.shared.sessions().are_rates_shared());
         site.shared.sessions().ask_about_open(now()).await;
         let gate = site.gate.load_full();
         gate.identity.ask_about_open_sessions(now()).await;

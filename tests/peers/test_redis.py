@@ -27,7 +27,7 @@ PROGRAM = next((found for name in ("redis-server", "valkey-server") if (found :=
 # How long a gate believes a provider without asking it again.
 BELIEVED_S = 3
 # The gates take 127.0.0.1 for a proxy, so that a test can be any client.
-CLIENTS = (f"192.0.2.{number}" for number in itertools.count(1))
+CLIENTS = (f"198.18.{number >> 8}.{number & 255}" for number in itertools.count(1))
 STRANGER = "__Host-portcullis_session=" + "A" * 43
 
 
@@ -347,6 +347,10 @@ class Shared(unittest.TestCase):
         cookies = [self.ends_together(one, other)] + [one.sign_in() for _ in range(20)]
         self.assertEqual({status_of(other, cookie) for cookie in cookies}, {200})
         self.assertTrue(all("portcullis:s:" in node.ask("KEYS", "*") for node in nodes), "every node keeps some")
+        limiting = self.limiting_gates(f"url = [{urls}]")
+        for client in itertools.islice(CLIENTS, 30):
+            self.assertEqual(asked_by(client, limiting * 2), [200] * 3 + [429])
+        self.assertTrue(all("portcullis:r:" in node.ask("KEYS", "*") for node in nodes), "every node counts some")
 
     def test_gates_follow_the_sentinels_to_another_server(self):
         first = self.redis()

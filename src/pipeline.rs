@@ -48,6 +48,7 @@ use crate::record::Record;
 use crate::record::stage::{ACCESS, FORWARD, RATE, SIGN_IN};
 use crate::refusal::Refusal;
 use crate::response::Response;
+use crate::session::Sessions;
 
 /// The tables of a policy file in force for one host and path, in the order of the stages.
 #[derive(Debug)]
@@ -144,6 +145,10 @@ impl Gate {
     pub fn app(&self, name: &str) -> Option<&Arc<route::App<Rules>>> {
         self.routes.apps().iter().find(|app| *app.name == *name)
     }
+
+    fn sessions(&self) -> &Sessions {
+        self.identity.shared().sessions()
+    }
 }
 
 /// When a request began, on both clocks.
@@ -178,7 +183,8 @@ pub async fn handle(
     let cors     = rules.cors.as_deref().filter(|_| page.is_none());
     seen.readers = cors::readers(cors, &head);
     let client   = network::admit(&rules.network, conn, &head.headers, seen)?;
-    let permit   = rate::admit(&rules.rate, &gate.rates, client, now.uptime)?;                               seen.passed(RATE, clock());
+    let counted  = rate::admit(&rules.rate, &gate.rates, client, now.uptime)?;
+    let permit   = rate::admit_everywhere(&rules.rate, gate.sessions(), counted).await?;                     seen.passed(RATE, clock());
     if let Some(page) = page {
         let methods = portal::Methods::of(at.all_rules().map(|rules| &rules.sign_in));
         return Box::pin(portal::serve(page, methods, &gate.identity, &gate.assertion.signer, permit, caller, &head, body, now.wall, seen)).await;
@@ -193,7 +199,8 @@ pub async fn handle(
     let pointed  = |refusal| resource::pointed(refusal, conn, &head, &gate.identity, of_tokens());
     let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await
         .map_err(|why| pointed(why.into()))?;                                                                seen.passed(SIGN_IN, clock());
-    let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;
+    let counted  = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;
+    let paced    = user_rate::admit_everywhere(&rules.rate, gate.sessions(), counted).await?;
     let grant    = access::decide(&rules.access, conn, &head, paced, now.wall, seen)
         .map_err(|why| pointed(why.into()))?;                                                                seen.passed(ACCESS, clock());
     let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, &gate.assertion, conn, grant, head, body, seen)?;
@@ -213,10 +220,12 @@ pub async fn ask(gate: &Gate, question: verify::Question, now: Now, seen: &mut R
     let at       = route::find(&gate.routes, &conn, &head, seen)?;
     let rules    = at.rules();
     let client   = network::admit(&rules.network, &conn, &head.headers, seen)?;
-    let permit   = rate::admit(&rules.rate, &gate.rates, client, now.uptime)?;                               seen.passed(RATE, clock());
+    let counted  = rate::admit(&rules.rate, &gate.rates, client, now.uptime)?;
+    let permit   = rate::admit_everywhere(&rules.rate, gate.sessions(), counted).await?;                     seen.passed(RATE, clock());
     verify::as_it_stands(&head, portal::page(&head))?;
     let subject  = sign_in::identify(&rules.sign_in, &gate.identity, permit, &head, now.wall, seen).await?;  seen.passed(SIGN_IN, clock());
-    let paced    = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;
+    let counted  = user_rate::admit(&rules.rate, &gate.rates, subject, now.uptime)?;
+    let paced    = user_rate::admit_everywhere(&rules.rate, gate.sessions(), counted).await?;
     let grant    = access::decide(&rules.access, &conn, &head, paced, now.wall, seen)?;                      seen.passed(ACCESS, clock());
     let outbound = request_headers::clean(&rules.request_headers, &gate.reserved, &gate.assertion, &conn, grant, head, Body::Empty, seen)?;
     Ok(verify::yes(&rules.request_headers, outbound))

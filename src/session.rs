@@ -400,6 +400,8 @@ pub struct Sessions {
     lifetimes: ArcSwap<Lifetimes>,
     /// How long sessions in memory count while a shared store does not say.
     offline: Duration,
+    /// Whether rates are counted in a shared store, too.
+    rates: bool,
     /// The epoch in which the store was told again of what ended.
     told_again: AtomicU64,
     /// Grows whenever something else is known of a user.
@@ -422,6 +424,8 @@ pub struct Redis {
     pub summaries: Key,
     /// How long sessions in memory count while the servers are away.
     pub offline: Duration,
+    /// Whether rates are counted there, too.
+    pub rates: bool,
 }
 
 impl std::fmt::Debug for Sessions {
@@ -467,6 +471,7 @@ impl Sessions {
             summaries: key_file::key(path)?,
             lifetimes: ArcSwap::from_pointee(lifetimes),
             offline: Duration::ZERO,
+            rates: false,
             told_again: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             clock,
@@ -498,6 +503,7 @@ impl Sessions {
             index,
             summaries,
             offline,
+            rates,
         } = shared;
         let store = RedisStore::open(servers, index, *gate, Box::new(hear), clock);
         Ok(Self {
@@ -506,6 +512,7 @@ impl Sessions {
             summaries,
             lifetimes: ArcSwap::from_pointee(lifetimes),
             offline,
+            rates,
             told_again: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             clock,
@@ -1083,6 +1090,25 @@ impl Sessions {
     pub fn uncount(&self, name: [u8; 16], all: bool) {
         if let Store::Redis(store) = &self.store {
             store.uncount(name, all);
+        }
+    }
+
+    /// Whether rates are counted at all gates together by now.
+    pub fn counts_rates(&self) -> bool {
+        matches!(&self.store, Store::Redis(store) if self.rates && store.counts_rates())
+    }
+
+    /// Whether they are where they should be.
+    pub fn are_rates_shared(&self) -> bool {
+        !self.rates || self.counts_rates()
+    }
+
+    /// Counts a request at all gates, by a name that the store is not told, unless it has to wait: how
+    /// long. Nothing is counted while that can't be done in time: each gate counts for itself, too.
+    pub async fn count_request(&self, name: &[&[u8]], pace: store::Pace) -> Option<Duration> {
+        match &self.store {
+            Store::Redis(store) if self.rates => store.count_request(name, pace).await,
+            Store::Redis(_) | Store::Embedded(_) => None,
         }
     }
 

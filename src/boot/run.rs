@@ -293,6 +293,7 @@ pub(crate) fn sessions(
                         .summaries()
                         .map_err(|error| start(error.to_string()))?,
                     offline: session.offline,
+                    rates: redis.shares_rates,
                 },
                 lifetimes,
                 now,
@@ -799,6 +800,8 @@ async fn watch_over_open(site: Arc<Running>) {
         renew.tick().await;
         site.metrics
             .session_store(site.shared.sessions().are_heard());
+        site.metrics
+            .shared_rates(site.shared.sessions().are_rates_shared());
         site.shared.sessions().ask_about_open(now()).await;
         let gate = site.gate.load_full();
         gate.identity.ask_about_open_sessions(now()).await;

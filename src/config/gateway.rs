@@ -116,6 +116,8 @@ pub struct Redis {
     pub prefix: String,
     /// The secret of the gates.
     pub key: SecretSource,
+    /// Whether rates are counted for all gates together.
+    pub shares_rates: bool,
 }
 
 /// `[assertion]`.
@@ -455,6 +457,12 @@ pub const REDIS: &[Key] = &[
         "secret",
         "none: required",
         "At least 32 bytes that nobody can guess, the same at every gate: hides in the store whose a session is, and lets a form that one gate made be sent to another.",
+    ),
+    key(
+        "rates",
+        "`shared` or `local`",
+        "shared",
+        "Whether `[rate]` counts for all gates together, which asks Redis once per request and limit, or at each gate alone. While Redis does not answer within 100 ms each gate counts alone.",
     ),
 ];
 
@@ -830,7 +838,16 @@ fn read_redis(table: &Table) -> Option<Redis> {
             .value("prefix", prefix)
             .unwrap_or_else(|| "portcullis".to_owned()),
         key: SecretSource::read(table, "key")?,
+        shares_rates: table.value("rates", shares_rates).unwrap_or(true),
     })
+}
+
+fn shares_rates(text: &str) -> Result<bool, String> {
+    match text {
+        "shared" => Ok(true),
+        "local" => Ok(false),
+        _ => Err("expected `shared` or `local`".to_owned()),
+    }
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -1117,6 +1134,9 @@ mod tests {
             (read.prefix.as_str(), read.key, read.ca),
             ("portcullis", SecretSource::File("k".into()), None)
         );
+        assert!(read.shares_rates);
+        let (gateway, _) = redis(&format!("url = \"redis://a\"\n{KEY}\nrates = \"local\""));
+        assert!(matches!(gateway.session.store, SessionStore::Redis(read) if !read.shares_rates));
         for (lines, expected) in [
             (
                 KEY,
@@ -1142,6 +1162,10 @@ mod tests {
             (
                 "key.file = \"k\"\nurl = \"redis://a\"\nprefix = \"a{b}\"",
                 "7: `a{b}` can't be used: expected up to 64 letters, digits, `.`, `-`, `_` or `:`",
+            ),
+            (
+                "key.file = \"k\"\nurl = \"redis://a\"\nrates = \"both\"",
+                "7: `both` can't be used: expected `shared` or `local`",
             ),
         ] {
             assert_eq!(redis(lines).1, [expected], "{lines}");

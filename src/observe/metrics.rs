@@ -54,6 +54,7 @@ pub struct Metrics {
     failed_reloads: AtomicU64,
     in_force: AtomicBool,
     store_is_away: AtomicBool,
+    rates_are_apart: AtomicBool,
     certificates: Mutex<Vec<(String, SystemTime)>>,
 }
 
@@ -115,6 +116,7 @@ impl Default for Metrics {
             failed_reloads: AtomicU64::default(),
             in_force: AtomicBool::default(),
             store_is_away: AtomicBool::default(),
+            rates_are_apart: AtomicBool::default(),
             certificates: Mutex::default(),
         }
     }
@@ -213,6 +215,11 @@ impl Metrics {
     /// Whether the store that gates share is there by now.
     pub fn session_store(&self, is_there: bool) {
         self.store_is_away.store(!is_there, Ordering::Relaxed);
+    }
+
+    /// Whether rates are counted for all gates together by now, where they should be.
+    pub fn shared_rates(&self, are_shared: bool) {
+        self.rates_are_apart.store(!are_shared, Ordering::Relaxed);
     }
 
     /// The certificates that are now in use, by the file each came from, and when each ends.
@@ -318,6 +325,13 @@ impl Metrics {
         );
         let is_away = self.store_is_away.load(Ordering::Relaxed);
         page.sample("session_store_ok", &[], u8::from(!is_away));
+        page.family(
+            "shared_rates_ok",
+            "gauge",
+            "0 while rates that gates share are counted by each gate for itself.",
+        );
+        let are_apart = self.rates_are_apart.load(Ordering::Relaxed);
+        page.sample("shared_rates_ok", &[], u8::from(!are_apart));
         let dropped = self.sources.as_ref().map_or(0, |from| from.log.dropped());
         page.family(
             "log_lines_dropped_total",
@@ -622,13 +636,22 @@ mod tests {
                 r#"reloads_total{result="failed"} 0"#,
                 "configuration_ok 1",
                 "session_store_ok 1",
+                "shared_rates_ok 1",
                 r#"certificate_expiry_timestamp_seconds{file="a\"b\\c\nd.pem"} 1800000000"#,
             ],
         );
         metrics.reloaded(false);
         metrics.session_store(false);
+        metrics.shared_rates(false);
         metrics.set_certificates(Vec::new());
-        shows(&metrics, &["configuration_ok 0", "session_store_ok 0"]);
+        shows(
+            &metrics,
+            &[
+                "configuration_ok 0",
+                "session_store_ok 0",
+                "shared_rates_ok 0",
+            ],
+        );
         assert!(!metrics.render().contains("d.pem"), "it is out of use");
     }
 

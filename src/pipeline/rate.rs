@@ -9,7 +9,12 @@
 //! does not count; one refused for the application counted for its client. Trusts the client that
 //! `network` found. Limits per user wait for the user: see `user_rate`.
 //!
-//! All counts stand in one array of fixed size, [`Cells`], so that a flood of keys takes no memory:
+//! Where gates share a store, what passes here is counted there once more, by the same rule: never
+//! instead, so that a flood ends here and is none of the store. While the store does not count in time
+//! the request passes.
+//!
+//! The counts of a gate stand in one array of fixed size, [`Cells`], so that a flood of keys takes no
+//! memory:
 //! 1. A key is hashed, with a secret of this process, to one set of eight cells (a cache line) and
 //!    to a tag of 16 bits. Two keys share a cell once in 2^32.
 //! 2. A cell is its tag and the time until which it counts for something; after that it is free,
@@ -37,6 +42,8 @@ use crate::pure::identity::User;
 use crate::pure::table::{Key, Table};
 use crate::pure::unit::Rate;
 use crate::refusal::{Answer, Limited, Refusal};
+use crate::session::Sessions;
+use crate::session::store::Pace;
 
 /// How often one path of an application may be asked for.
 #[derive(Debug, Clone)]
@@ -46,7 +53,11 @@ pub struct Rule {
     per_app: Option<Limit>,
 }
 
-/// Proof that a client has not asked too often.
+/// Proof that a client has not asked this gate too often.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Counted(Client);
+
+/// Proof that a client has not asked too often, whichever gate.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Permit(Client);
 
@@ -80,18 +91,89 @@ impl From<Refused> for Refusal {
 ///
 /// # Errors
 /// [`Refused`], with the time until a request can pass.
-pub fn admit(rule: &Rule, cells: &Cells, client: Client, now: Duration) -> Result<Permit, Refused> {
+pub fn admit(
+    rule: &Rule,
+    cells: &Cells,
+    client: Client,
+    now: Duration,
+) -> Result<Counted, Refused> {
     // The client first, so that one client alone does not use up what is there for all.
-    if let Some(limit) = &rule.per_client {
-        let key = Kind::Client(network_of(client.ip()));
-        limit.count(cells, key, now).map_err(Refused::PerClient)?;
+    if let Some(count) = rule.of_client(client.ip()) {
+        count.here(cells, now).map_err(Refused::PerClient)?;
     }
-    if let Some(limit) = &rule.per_app {
-        limit
-            .count(cells, Kind::App, now)
-            .map_err(Refused::PerApp)?;
+    if let Some(count) = rule.of_app() {
+        count.here(cells, now).map_err(Refused::PerApp)?;
+    }
+    Ok(Counted(client))
+}
+
+/// Counts the request at all gates, where they share a store.
+///
+/// # Errors
+/// [`Refused`], with the time until a request can pass.
+pub async fn admit_everywhere(
+    rule: &Rule,
+    sessions: &Sessions,
+    counted: Counted,
+) -> Result<Permit, Refused> {
+    let Counted(client) = counted;
+    if sessions.counts_rates() {
+        // In a box, so that it takes no room in every other exchange.
+        Box::pin(count_everywhere(rule, sessions, client.ip())).await?;
     }
     Ok(Permit(client))
+}
+
+/// One after the other, for the same reason as here.
+async fn count_everywhere(rule: &Rule, sessions: &Sessions, ip: IpAddr) -> Result<(), Refused> {
+    if let Some(count) = rule.of_client(ip) {
+        let counted = count.everywhere(sessions).await;
+        counted.map_err(Refused::PerClient)?;
+    }
+    if let Some(count) = rule.of_app() {
+        let counted = count.everywhere(sessions).await;
+        counted.map_err(Refused::PerApp)?;
+    }
+    Ok(())
+}
+
+/// A limit, and whose requests it counts.
+pub struct Count<'r> {
+    limit: &'r Limit,
+    kind: Kind<'r>,
+}
+
+impl Count<'_> {
+    /// Counts a request at this gate; `now` is the time since the process began.
+    ///
+    /// # Errors
+    /// The limit was met.
+    pub fn here(&self, cells: &Cells, now: Duration) -> Result<(), Limited> {
+        self.limit.count(cells, &self.kind, now)
+    }
+
+    /// Counts a request at all gates.
+    ///
+    /// # Errors
+    /// The limit was met.
+    pub async fn everywhere(&self, sessions: &Sessions) -> Result<(), Limited> {
+        let octets;
+        let (whose, one, other): (&str, &[u8], &[u8]) = match &self.kind {
+            Kind::Client(ip) => {
+                octets = match ip {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+                    IpAddr::V6(ip) => ip.octets(),
+                };
+                ("client", &octets, b"")
+            }
+            Kind::User { provider, name } => ("user", provider.as_bytes(), name.as_bytes()),
+            Kind::App => ("app", b"", b""),
+        };
+        let scope = self.limit.scope.as_bytes();
+        let name = [b"rate", whose.as_bytes(), scope, one, other];
+        let wait = sessions.count_request(&name, self.limit.pace()).await;
+        wait.map_or(Ok(()), |wait| Err(self.limit.met(wait)))
+    }
 }
 
 /// Whose requests a cell counts; with the limit's scope, the key.
@@ -141,20 +223,32 @@ impl Limit {
         })
     }
 
-    fn count(&self, cells: &Cells, kind: Kind<'_>, now: Duration) -> Result<(), Limited> {
+    fn count(&self, cells: &Cells, kind: &Kind<'_>, now: Duration) -> Result<(), Limited> {
         let key = cells.hash((&*self.scope, kind));
         let at = At {
             cells,
             lanes: &self.lanes,
+            full_us: u64::try_from(self.pace().rest().as_micros()).unwrap_or(u64::MAX),
             now_us: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
         };
         RateLimiter::<_, _, _, NoOpMiddleware<Duration>>::new(self.quota, at, Still)
             .check_key(&key)
-            .map_err(|until| Limited {
-                retry_after: until.wait_time_from(Duration::ZERO),
-                quota: self.rate.count.get(),
-                window: self.rate.per,
-            })
+            .map_err(|until| self.met(until.wait_time_from(Duration::ZERO)))
+    }
+
+    const fn pace(&self) -> Pace {
+        Pace {
+            interval: self.quota.replenish_interval(),
+            burst: self.quota.burst_size(),
+        }
+    }
+
+    const fn met(&self, wait: Duration) -> Limited {
+        Limited {
+            retry_after: wait,
+            quota: self.rate.count.get(),
+            window: self.rate.per,
+        }
     }
 }
 
@@ -241,6 +335,9 @@ impl Default for Cells {
 struct At<'c> {
     cells: &'c Cells,
     lanes: &'c [AtomicU64; LANES],
+    /// What can be left of a limit. Of another, before the configuration changed, there may be more,
+    /// which would keep somebody out for longer than this one says.
+    full_us: u64,
     now_us: u64,
 }
 
@@ -282,6 +379,13 @@ impl StateStore for At<'_> {
             let (cell, held) = self.find(*key);
             // Of a free cell nothing is left, whoever's it was.
             let left_us = (held & TIME_MASK).saturating_sub(self.now_us);
+            if left_us > self.full_us {
+                let until_us = self.now_us.saturating_add(self.full_us).min(TIME_MASK);
+                let capped = (held & !TIME_MASK) | until_us;
+                // Whether it is this core or another that does so.
+                let _ = cell.compare_exchange(held, capped, Ordering::Relaxed, Ordering::Relaxed);
+                continue;
+            }
             let (answer, next) = decide(Some(Nanos::new(left_us.saturating_mul(1000))))?;
             let until_us = self
                 .now_us
@@ -360,19 +464,23 @@ impl Rule {
         }
     }
 
-    /// Counts a request of a user, for `user_rate`.
-    ///
-    /// # Errors
-    /// The limit that was met.
-    pub fn count_user(&self, cells: &Cells, user: &User, now: Duration) -> Result<(), Limited> {
-        let Some(limit) = &self.per_user else {
-            return Ok(());
-        };
+    fn of_client(&self, ip: IpAddr) -> Option<Count<'_>> {
+        let kind = Kind::Client(network_of(ip));
+        self.per_client.as_ref().map(|limit| Count { limit, kind })
+    }
+
+    fn of_app(&self) -> Option<Count<'_>> {
+        let kind = Kind::App;
+        self.per_app.as_ref().map(|limit| Count { limit, kind })
+    }
+
+    /// What counts the requests of a user, for `user_rate`.
+    pub fn of_user<'r>(&'r self, user: &'r User) -> Option<Count<'r>> {
         let kind = Kind::User {
             provider: &user.provider,
             name: &user.name,
         };
-        limit.count(cells, kind, now)
+        self.per_user.as_ref().map(|limit| Count { limit, kind })
     }
 }
 

@@ -5,8 +5,9 @@
 //! | somebody is signed in, and asks more often than `per_user` | 429 `user_rate.per_user` |
 //! | nobody is signed in | the request passes: its client has been counted |
 //!
-//! Part of `[rate]`, and a stage of its own because the user is known only now. Trusts the user
-//! that `sign_in` found; users are told apart by provider and name.
+//! Part of `[rate]`, and a stage of its own because the user is known only now; counted here and at
+//! all gates as `rate` does. Trusts the user that `sign_in` found; users are told apart by provider and
+//! name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,13 @@ use crate::pipeline::rate::{Cells, Rule};
 use crate::pipeline::sign_in::Subject;
 use crate::pure::identity::User;
 use crate::refusal::{Answer, Limited, Refusal};
+use crate::session::Sessions;
 
-/// Proof that a user, if there is one, has not asked too often.
+/// Proof that a user, if there is one, has not asked this gate too often.
+#[derive(Debug)]
+pub struct Counted(Subject);
+
+/// Proof that a user, if there is one, has not asked too often, whichever gate.
 #[derive(Debug)]
 pub struct Paced(Subject);
 
@@ -46,14 +52,37 @@ pub fn admit(
     cells: &Cells,
     subject: Subject,
     now: Duration,
-) -> Result<Paced, Refused> {
+) -> Result<Counted, Refused> {
     count(rule, cells, subject.user().map(Arc::as_ref), now)?;
-    Ok(Paced(subject))
+    Ok(Counted(subject))
 }
 
 fn count(rule: &Rule, cells: &Cells, user: Option<&User>, now: Duration) -> Result<(), Refused> {
-    user.map_or(Ok(()), |user| rule.count_user(cells, user, now))
+    user.and_then(|user| rule.of_user(user))
+        .map_or(Ok(()), |count| count.here(cells, now))
         .map_err(Refused)
+}
+
+/// Counts the request of the user at all gates, where they share a store.
+///
+/// # Errors
+/// [`Refused`], with the time until a request can pass.
+pub async fn admit_everywhere(
+    rule: &Rule,
+    sessions: &Sessions,
+    counted: Counted,
+) -> Result<Paced, Refused> {
+    let Counted(subject) = counted;
+    if sessions.counts_rates()
+        && let Some(user) = subject.user()
+        && let Some(count) = rule.of_user(user)
+    {
+        // In a box, so that it takes no room in every other exchange.
+        Box::pin(count.everywhere(sessions))
+            .await
+            .map_err(Refused)?;
+    }
+    Ok(Paced(subject))
 }
 
 #[cfg(test)]

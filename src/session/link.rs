@@ -278,7 +278,7 @@ impl Link {
         if !self.is_away.swap(true, Ordering::Relaxed) {
             error!(
                 error = why,
-                "the session store is away; nobody can sign in until it is back"
+                "the session store is away; until it is back nobody can sign in, and each gate counts rates for itself"
             );
         }
     }

@@ -7,7 +7,16 @@
 //!
 //! What stands there in clear: hashes of ids and tickets, keyed hashes of user names and networks, and
 //! times. Redis itself forgets what is over.
+//!
+//! Rates are counted here for all gates, on the way of every request, which does not wait for long:
+//!
+//! | when | then |
+//! |---|---|
+//! | there is no epoch (see [`link`](super::link)) | each gate counts alone, at once |
+//! | no answer in 100 ms, an error, or too many wait | the same for a second, and until an answer comes in time |
 
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -16,6 +25,7 @@ use redis::{ErrorKind, RedisError, RedisResult, Script};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
+use tracing::{info, warn};
 
 use crate::pure::hex;
 use crate::pure::seal::Mac;
@@ -23,13 +33,19 @@ use crate::pure::session::{Hash, Seconds};
 
 use super::link::{Connection, Hear, Link, News, PATIENCE, Settings};
 use super::store::{
-    Cursor, Index, IndexKey, Leniency, MAX_SESSIONS_PER_USER, New, Page, Row, StoreError,
+    Cursor, Index, IndexKey, Leniency, MAX_SESSIONS_PER_USER, New, Pace, Page, Row, StoreError,
 };
 
 /// Names that the server looks at for one page of all.
 const PAGE: usize = 256;
 /// Commands under way; beyond that the store is busy.
 const QUEUE: usize = 1024;
+/// Counts of rates under way, apart from the others: whoever asks often keeps nobody from a session.
+const RATES: usize = 1024;
+/// How long a request waits for a count of its rate.
+const RATE_PATIENCE: Duration = Duration::from_millis(100);
+/// How long rates are not counted in the store where it did not count them in time.
+const RATE_PAUSE: Duration = Duration::from_secs(1);
 /// How long the start waits for the first connection.
 const FIRST: Duration = Duration::from_secs(3);
 /// How long the last commands may take when the store closes.
@@ -121,6 +137,27 @@ static UNCOUNT: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// Counts a request by GCRA, unless it has to wait: answers how many microseconds. What is kept is when
+/// the bucket will be full again, which `pipeline::rate` counts in memory by the same rule; what is left of
+/// another rate, before the configuration changed, becomes an empty bucket.
+const RATE: &str = "\
+    local interval, full = tonumber(ARGV[1]), tonumber(ARGV[2]) \
+    local function keep(left) \
+    local function number(n) return string.format('%.0f', n) end \
+    redis.call('SET', KEYS[1], number(now + left), 'PX', number(math.ceil(left / 1000))) end \
+    local left = math.max((tonumber(redis.call('GET', KEYS[1])) or 0) - now, 0) \
+    if left > full then left = full keep(left) end \
+    local wait = left + interval - full \
+    if wait > 0 then return wait end \
+    keep(left + interval) \
+    return 0";
+
+/// By the server's clock, in microseconds since 1970.
+static COUNT_REQUEST: LazyLock<Script> = LazyLock::new(|| {
+    let now = "local time = redis.call('TIME') local now = time[1] * 1000000 + time[2]";
+    Script::new(&format!("{now} {RATE}"))
+});
+
 static UNLOCK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end \
@@ -133,6 +170,7 @@ pub struct Store {
     link: Arc<Link>,
     names: Arc<Names>,
     room: Arc<Semaphore>,
+    rates: Arc<Rates>,
     handle: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -170,6 +208,12 @@ impl Names {
         self.name('f', &name)
     }
 
+    fn rate(&self, name: &[u8; 32]) -> String {
+        // Half of it tells clients apart, and there may be many.
+        let half = name.first_chunk::<16>();
+        self.name('r', half.map_or(name.as_slice(), |half| half.as_slice()))
+    }
+
     fn name(&self, kind: char, hash: &[u8]) -> String {
         let digits = hash.iter().flat_map(|byte| hex::lower(*byte));
         let colons = [':', kind, ':'];
@@ -196,6 +240,12 @@ impl Store {
             prefix: settings.prefix.clone(),
         });
         let room = Arc::new(Semaphore::new(QUEUE));
+        let rates = Arc::new(Rates {
+            link: Arc::clone(&link),
+            probe: names.rate(&[0; 32]),
+            room: Arc::new(Semaphore::new(RATES)),
+            is_paused: AtomicBool::new(false),
+        });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -228,6 +278,7 @@ impl Store {
             link,
             names,
             room,
+            rates,
             handle,
             stop: Some(stop),
             thread: Some(thread),
@@ -531,6 +582,36 @@ impl Store {
         }));
     }
 
+    /// Whether rates are counted here now.
+    pub fn counts_rates(&self) -> bool {
+        self.rates.are_counted()
+    }
+
+    /// Counts a request at all gates, unless it has to wait: how long. The time is the server's.
+    /// Nothing is counted where the server does not say so in time.
+    pub async fn count_request(&self, name: &[&[u8]], pace: Pace) -> Option<Duration> {
+        if !self.rates.are_counted() {
+            return None;
+        }
+        let connection = self.link.connection().ok()?;
+        let Ok(place) = Arc::clone(&self.rates.room).try_acquire_owned() else {
+            self.rates.pause(&self.handle, "too many requests wait");
+            return None;
+        };
+        let rates = Arc::clone(&self.rates);
+        let key = self.names.rate(&self.users.tag(name));
+        let counting = async move {
+            let counted = rates.count(connection, &key, pace).await;
+            drop(place);
+            counted
+                .inspect_err(|why| rates.pause(&Handle::current(), &why.to_string()))
+                .ok()
+        };
+        let wait = self.handle.spawn(counting).await.ok().flatten()?;
+        // No answer of the store may keep somebody out for longer than the rate says.
+        (wait > 0).then(|| Duration::from_micros(wait).min(pace.interval))
+    }
+
     fn work(&self) -> Work {
         Work {
             link: Arc::clone(&self.link),
@@ -566,6 +647,58 @@ fn escaped(name: &str) -> String {
     let special = |c: char| matches!(c, '*' | '?' | '[' | ']' | '\\' | '^');
     let escape = |c: char| special(c).then_some('\\').into_iter().chain([c]);
     name.chars().flat_map(escape).collect()
+}
+
+/// Rates that all gates count together.
+struct Rates {
+    link: Arc<Link>,
+    /// A key that stands for nobody.
+    probe: String,
+    room: Arc<Semaphore>,
+    is_paused: AtomicBool,
+}
+
+impl Rates {
+    fn are_counted(&self) -> bool {
+        self.link.epoch() != 0 && !self.is_paused.load(Ordering::Relaxed)
+    }
+
+    async fn count(&self, mut connection: Connection, key: &str, pace: Pace) -> RedisResult<u64> {
+        let us = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let mut count = COUNT_REQUEST.key(key);
+        count.arg(us(pace.interval)).arg(us(pace.rest()));
+        match timeout(RATE_PATIENCE, count.invoke_async(&mut connection)).await {
+            Ok(counted) => counted.inspect_err(|why| self.link.failed(why)),
+            // Sessions are more patient: it is for them to say that the server is away.
+            Err(_) => Err(RedisError::from((ErrorKind::Io, "no answer in 100 ms"))),
+        }
+    }
+
+    /// Leaves the counting to each gate until the store does it in time again, which no request has to
+    /// find out.
+    fn pause(self: &Arc<Self>, runtime: &Handle, why: &str) {
+        if self.is_paused.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        warn!(error = why, "rates are counted by each gate for itself");
+        let rates = Arc::clone(self);
+        runtime.spawn(async move {
+            let pace = Pace {
+                interval: RATE_PATIENCE,
+                burst: NonZeroU32::MIN,
+            };
+            loop {
+                tokio::time::sleep(RATE_PAUSE).await;
+                if let Ok(connection) = rates.link.connection()
+                    && rates.count(connection, &rates.probe, pace).await.is_ok()
+                {
+                    break;
+                }
+            }
+            rates.is_paused.store(false, Ordering::Relaxed);
+            info!("rates are counted for all gates again");
+        });
+    }
 }
 
 type Doing<T> = tokio::task::JoinHandle<Result<T, StoreError>>;

@@ -1,5 +1,6 @@
 //! What every store of sessions is asked and answers.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,6 +109,22 @@ pub enum Cursor {
     After(Hash),
     /// Where the servers say.
     At(u64),
+}
+
+/// How often something may be done: a bucket that holds so many, and is given one back each interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// After how long one more is given, in whole microseconds.
+    pub interval: Duration,
+    /// How many there are after a rest.
+    pub burst: NonZeroU32,
+}
+
+impl Pace {
+    /// The time after which a bucket is full again, however empty it was.
+    pub const fn rest(self) -> Duration {
+        self.interval.saturating_mul(self.burst.get())
+    }
 }
 
 /// Why the store can't say.

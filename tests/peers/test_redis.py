@@ -1,5 +1,8 @@
 """Two gates that share one Redis: a server alone, one that is killed, TLS, a cluster and sentinels."""
 
+import concurrent.futures
+import itertools
+import re
 import shutil
 import socket
 import subprocess
@@ -16,10 +19,15 @@ from websockets.sync.server import serve
 
 from gate import (PASSWORD, SIGN_IN, Form, Gate, certificate, cookies_of, free_port, listens, same_origin, unverified,
                   wait_until)
+from provider import CALLBACK, SECRET, Backend, Person, Provider, oidc
 from test_operations import RATE, Load
 from test_websocket import echo
 
 PROGRAM = next((found for name in ("redis-server", "valkey-server") if (found := shutil.which(name))), None)
+# How long a gate believes a provider without asking it again.
+BELIEVED_S = 3
+# The gates take 127.0.0.1 for a proxy, so that a test can be any client.
+CLIENTS = (f"198.18.{number >> 8}.{number & 255}" for number in itertools.count(1))
 STRANGER = "__Host-portcullis_session=" + "A" * 43
 
 
@@ -68,6 +76,12 @@ def attempt(gate, form_of=None, password=PASSWORD):
     return status, session[0] if session else None
 
 
+def asked_by(client, gates, host="limited.localhost", headers=None):
+    """The statuses that a client gets who asks these gates one after the other."""
+    headers = {"X-Forwarded-For": client} | (headers or {})
+    return [gate.request("GET", "/", headers, host=host)[0] for gate in gates]
+
+
 def status_of(gate, cookie):
     return gate.request("GET", "/", {"Cookie": cookie})[0]
 
@@ -91,9 +105,9 @@ class Shared(unittest.TestCase):
         self.addCleanup(redis.close)
         return redis
 
-    def gates(self, redis, more=""):
+    def gates(self, redis, more="", policies=None):
         """Two gates with one set of policies and accounts."""
-        policies = {
+        policies = policies or {
             "app": f'host = "localhost"\nbackends = ["whoami"]\naccess = "signed-in"\n{RATE}',
             "socket": f'host = "socket.localhost"\nbackends = ["http://127.0.0.1:{self.whoami}"]\naccess = "signed-in"\n',
         }
@@ -107,6 +121,18 @@ class Shared(unittest.TestCase):
         (other.home / "state/users.toml").write_text(accounts)
         other.start()
         return one, other
+
+    def limiting_gates(self, redis, more=""):
+        """Two gates that let a client, or a user, ask three times an hour."""
+        return self.gates(redis, f'{more}\n[trusted_proxies]\nnetworks = ["127.0.0.1"]\n', {
+            "limited": 'host = "limited.localhost"\nbackends = ["whoami"]\naccess = "public"\n[rate]\nper_client = "3/h"\n',
+            "all": 'host = "all.localhost"\nbackends = ["whoami"]\naccess = "public"\n[rate]\nper_app = "3/h"\n',
+            "user": 'host = "localhost"\nbackends = ["whoami"]\naccess = "signed-in"\n[rate]\nper_user = "3/h"\n',
+        })
+
+    def wait_until_shared(self, one, other):
+        """A client that asks for the fourth time is refused, wherever."""
+        return wait_until(lambda: asked_by(next(CLIENTS), (one, other, one, other)) == [200, 200, 200, 429], "rates are shared")
 
     def web_socket(self, gate, cookie):
         # Not every system resolves names below localhost.
@@ -160,6 +186,88 @@ class Shared(unittest.TestCase):
             alone = [attempt(gate, password="guess")[0] for _ in range(8)]
             self.assertEqual(set(alone) - {403}, {429}, "each gate slows down alone")
 
+    def test_clients_users_and_applications_are_limited_over_both_gates(self):
+        redis = self.redis()
+        one, other = gates = self.limiting_gates(f'url = "redis://127.0.0.1:{redis.port}"')
+        client = next(CLIENTS)
+        self.assertEqual(asked_by(client, gates * 3), [200] * 3 + [429] * 3)
+        self.assertEqual(asked_by(next(CLIENTS), gates), [200] * 2, "nobody else is limited")
+        status, headers, _ = other.request("GET", "/", {"X-Forwarded-For": client}, host="limited.localhost")
+        self.assertEqual(status, 429)
+        self.assertGreater(int(headers["Retry-After"]), 1000)
+        self.assertLessEqual(int(headers["Retry-After"]), 1200)
+        of_all = [asked_by(next(CLIENTS), [gate], "all.localhost")[0] for gate in gates * 3]
+        self.assertEqual(of_all, [200] * 3 + [429] * 3)
+        cookies = [gate.sign_in() for gate in gates]
+        of_user = [asked_by(next(CLIENTS), [gate], "localhost", {"Cookie": cookie})[0]
+                   for cookie in cookies for gate in gates * 2]
+        self.assertEqual(of_user, [200] * 3 + [429] * 5)
+        self.assertNotIn(client, redis.ask("KEYS", "*"))
+        self.assertNotIn("-1", {redis.ask("TTL", key).strip() for key in redis.ask("KEYS", "portcullis:r:*").split()})
+
+    def test_a_flood_ends_at_the_gate_and_is_none_of_redis(self):
+        redis = self.redis()
+        one, _ = self.limiting_gates(f'url = "redis://127.0.0.1:{redis.port}"')
+
+        def scripts():
+            return int(re.search(r"cmdstat_evalsha:calls=(\d+)", redis.ask("INFO", "commandstats") + "cmdstat_evalsha:calls=0")[1])
+
+        client, before = next(CLIENTS), scripts()
+        statuses = asked_by(client, [one] * 100)
+        self.assertEqual((statuses.count(200), statuses.count(429)), (3, 97))
+        self.assertLess(scripts() - before, 10)
+
+    def test_while_redis_is_away_each_gate_limits_alone_and_serves_and_then_they_share_again(self):
+        redis = self.redis()
+        one, other = gates = self.limiting_gates(f'url = "redis://127.0.0.1:{redis.port}"')
+        spent = next(CLIENTS)
+        self.assertEqual(asked_by(spent, [one] * 4), [200] * 3 + [429])
+        for _ in range(2):
+            redis.kill()
+            for _ in range(3):
+                begun = time.monotonic()
+                client = next(CLIENTS)
+                self.assertEqual([asked_by(client, [gate] * 4) for gate in gates], [[200] * 3 + [429]] * 2)
+                self.assertLess(time.monotonic() - begun, 5)
+            redis.start()
+            self.wait_until_shared(one, other)
+        self.assertEqual(asked_by(spent, [other]), [429], "what it kept counts")
+        for gate in gates:
+            away = [line for line in gate.lines if "the session store is away" in line]
+            self.assertEqual(len(away), 2, "once an outage")
+
+    def test_gates_that_do_not_share_rates_limit_each_alone(self):
+        redis = self.redis()
+        gates = self.limiting_gates(f'url = "redis://127.0.0.1:{redis.port}"\nrates = "local"')
+        self.assertEqual(asked_by(next(CLIENTS), gates * 4), [200] * 6 + [429] * 2)
+        self.assertEqual(redis.ask("KEYS", "portcullis:r:*").strip(), "")
+
+    def test_of_a_hundred_requests_at_two_gates_with_a_token_that_ended_one_asks_the_provider(self):
+        provider, backend, redis = Provider(), Backend(), self.redis()
+        for thing in (provider, backend):
+            self.addCleanup(thing.close)
+        gates = self.gates(
+            f'url = "redis://127.0.0.1:{redis.port}"', oidc("corp", provider, more=f'refresh = "{BELIEVED_S}s"'),
+            {"app": f'host = "localhost"\nbackends = ["{backend.url}"]\naccess = "signed-in"\n{RATE}'
+                    '[sign_in]\nwith = ["corp"]\n'})
+        redirects = [gate.url(CALLBACK + "corp") for gate in gates]
+        provider.tell("/clients", {"client_id": "gate", "client_secret": SECRET, "redirect_uris": redirects})
+        provider.tell("/users", {"sub": "ada", "email": "ada@example.com", "email_verified": True, "groups": ["staff"]})
+        people = [Person(gate) for gate in gates]
+        people[0].sign_in("ada")
+        people[1].carries(people[0].session())
+        self.assertEqual([person.whoami() for person in people], ["ada"] * 2)
+        # So slow that all the others come meanwhile.
+        provider.mode(slow_ms={"token": 500})
+        for _ in range(3):
+            before, since = provider.refreshes(), time.time()
+            wait_until(lambda: time.time() > since + BELIEVED_S, "the session has to be asked about")
+            with concurrent.futures.ThreadPoolExecutor(100) as pool:
+                asking = [pool.submit(people[number % 2].whoami) for number in range(100)]
+            self.assertEqual({asked.result() for asked in asking}, {"ada"})
+            took_s = time.time() - since - BELIEVED_S
+            self.assertIn(provider.refreshes() - before, range(1, 2 + int(took_s / BELIEVED_S)))
+
     def test_a_server_that_is_killed_lets_nobody_in_and_comes_back_by_itself(self):
         redis = self.redis()
         gates = self.gates(f'url = "redis://127.0.0.1:{redis.port}"')
@@ -170,6 +278,7 @@ class Shared(unittest.TestCase):
         wait_until(lambda: status_of(other, ended) == 401, "the other gate refuses")
         live = [Load(gate, 2, known) for gate in gates]
         out = [Load(gate, 2, cookie) for gate in gates for cookie in (ended, STRANGER)]
+        kept = [unknown]
         for _ in range(3):
             redis.kill()
             wait_until(lambda: all(attempt(gate) == (503, None) for gate in gates), "new sign-ins are refused")
@@ -178,12 +287,13 @@ class Shared(unittest.TestCase):
             self.assertEqual([status_of(gate, ended) for gate in gates], [401, 401])
             redis.start()
             wait_until(lambda: all(attempt(gate)[1] for gate in gates), "new sign-ins are taken")
+            kept.append(one.sign_in())
         for load in live + out:
             load.stop()
         self.assertEqual([load.failures for load in live + out], [[]] * len(live + out))
         self.assertEqual(set().union(*(load.statuses for load in live)), {200})
         self.assertLessEqual(set().union(*(load.statuses for load in out)), {401, 503})
-        self.assertEqual(status_of(other, unknown), 200)
+        self.assertEqual([status_of(other, cookie) for cookie in kept], [200] * len(kept), "nothing is lost that Redis kept")
 
     def test_a_sign_out_while_the_server_is_away_holds_everywhere_once_it_is_back(self):
         redis = self.redis()
@@ -237,6 +347,10 @@ class Shared(unittest.TestCase):
         cookies = [self.ends_together(one, other)] + [one.sign_in() for _ in range(20)]
         self.assertEqual({status_of(other, cookie) for cookie in cookies}, {200})
         self.assertTrue(all("portcullis:s:" in node.ask("KEYS", "*") for node in nodes), "every node keeps some")
+        limiting = self.limiting_gates(f"url = [{urls}]")
+        for client in itertools.islice(CLIENTS, 30):
+            self.assertEqual(asked_by(client, limiting * 2), [200] * 3 + [429])
+        self.assertTrue(all("portcullis:r:" in node.ask("KEYS", "*") for node in nodes), "every node counts some")
 
     def test_gates_follow_the_sentinels_to_another_server(self):
         first = self.redis()

@@ -93,8 +93,8 @@ fn a_client_has_a_burst_and_then_as_many_as_the_rate_gives_back() {
 #[test]
 fn a_client_that_passes_is_the_one_that_asked() {
     let answer = admit(&Rule::usual("wiki"), &cells(1), client("192.0.2.1"), ms(5));
-    assert_eq!(answer, Ok(testing::permit("192.0.2.1")));
-    assert_eq!(answer.unwrap().ip(), Ipv4Addr::new(192, 0, 2, 1));
+    let Counted(client) = answer.unwrap();
+    assert_eq!(client.ip(), Ipv4Addr::new(192, 0, 2, 1));
 }
 
 #[test]
@@ -119,6 +119,19 @@ fn refused_requests_do_not_count() {
     let cells = cells(1);
     assert_eq!(passing(&rule, &cells, "192.0.2.1", ms(0), 1000), 1);
     assert_eq!(passing(&rule, &cells, "192.0.2.1", ms(1001), 1), 1);
+}
+
+#[test]
+fn a_changed_rate_keeps_nobody_out_for_longer_than_its_own_burst() {
+    let (before, after) = (
+        rule("[rate]\nper_client = '10/h'"),
+        rule("[rate]\nper_client = '2/s'"),
+    );
+    let cells = cells(1);
+    assert_eq!(passing(&before, &cells, "192.0.2.1", ms(0), 20), 10);
+    assert_eq!(passing(&after, &cells, "192.0.2.1", ms(0), 20), 0);
+    assert_eq!(passing(&after, &cells, "192.0.2.1", ms(499), 20), 0);
+    assert_eq!(passing(&after, &cells, "192.0.2.1", ms(500), 20), 1);
 }
 
 #[test]
@@ -197,7 +210,7 @@ fn users_are_told_apart_by_provider_and_name() {
             claims: Arc::default(),
             signed_in_at: SystemTime::UNIX_EPOCH,
         };
-        rule.count_user(&cells, &user, ms(0))
+        rule.of_user(&user).unwrap().here(&cells, ms(0))
     };
     assert_eq!(count("local", "bob"), Ok(()));
     assert_eq!(

@@ -11,7 +11,7 @@ use crate::pure::jwt::BadToken;
 use crate::pure::table::Problems;
 use crate::pure::target::{Authority, Target};
 
-use super::super::{network, rate};
+use super::super::rate;
 use super::*;
 
 const CLIENT: &str = "192.0.2.1";
@@ -416,24 +416,12 @@ async fn whoever_is_found_is_handed_on_with_the_permit_and_noted() {
         expects_continue: false,
         keeps_alive: true,
     };
-    let permit = rate::admit(
-        &rate::Rule::usual("wiki"),
-        &rate::Cells::new(),
-        network::testing::client(CLIENT),
-        std::time::Duration::ZERO,
-    );
+    let permit = rate::testing::permit(CLIENT);
     let mut seen = Record::new("0".into(), tokio::time::Instant::now().into_std(), at(1));
     let rule = with(&world, &["basic"]);
-    let subject = identify(
-        &rule,
-        &world.identity,
-        permit.unwrap(),
-        &head,
-        at(1),
-        &mut seen,
-    )
-    .await
-    .unwrap();
+    let subject = identify(&rule, &world.identity, permit, &head, at(1), &mut seen)
+        .await
+        .unwrap();
     assert_eq!(subject.user().unwrap(), seen.user.as_ref().unwrap());
     assert_eq!(subject.permit().ip().to_string(), CLIENT);
     assert!(subject.session().is_none() && subject.consumed().authorization);

@@ -1,9 +1,14 @@
 //! Tests with a server of their own, as several gates use it. `tests/run --only peers` runs them.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
+use governor::clock::{Clock, FakeRelativeClock};
+use governor::{Quota, RateLimiter};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
 use zeroize::Zeroizing;
 
 use super::super::{Index, Live, SessionError, Sessions, SignIn};
@@ -83,6 +88,7 @@ impl Server {
             index: Mac::new(&[7; 32]),
             summaries: crate::pure::seal::Key::derive(&[8; 32], b"test").unwrap(),
             offline,
+            rates: true,
         };
         Sessions::share(shared, lifetimes, SystemTime::now).unwrap()
     }
@@ -587,4 +593,158 @@ async fn failures_leak_away_at_all_gates_and_of_fifty_at_once_the_free_ones_pass
         None,
         "each gate counts for itself"
     );
+}
+
+fn pace(interval: Duration, burst: u32) -> Pace {
+    let burst = NonZeroU32::new(burst).unwrap();
+    Pace { interval, burst }
+}
+
+#[test]
+#[ignore = "needs redis-server"]
+fn redis_counts_requests_as_governor_does() {
+    let server = Server::start();
+    let store = server.store([1; 8]);
+    let script = Script::new(&format!("local now = tonumber(ARGV[3]) {RATE}"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let case = Cell::new(0);
+    // Slow rates, so that Redis, whose clock goes on, forgets nothing within a case.
+    let cases = (
+        60_000_000..600_000_000_u64,
+        1..40_u32,
+        prop::collection::vec((0..3_usize, 0..1_500_000_000_u64), 1..120),
+    );
+    let run = TestRunner::new(Config::with_cases(100)).run(&cases, |(interval_us, burst, asks)| {
+        case.set(case.get() + 1);
+        let interval = Duration::from_micros(interval_us);
+        let pace = pace(interval, burst);
+        let quota = Quota::with_period(interval).unwrap();
+        let clock = FakeRelativeClock::default();
+        let limits: [_; 3] = std::array::from_fn(|_| {
+            RateLimiter::direct_with_clock(quota.allow_burst(pace.burst), clock.clone())
+        });
+        let mut now_us = 1_800_000_000_000_000_u64;
+        for (who, after_us) in asks {
+            // Often none at all: several at one moment.
+            let after_us = after_us.saturating_sub(500_000_000);
+            now_us += after_us;
+            clock.advance(Duration::from_micros(after_us));
+            let mut connection = store.link.connection().unwrap();
+            let counting = async {
+                let mut count = script.key(format!("{}:{who}", case.get()));
+                let full_us = u64::try_from(pace.rest().as_micros()).unwrap();
+                count.arg(interval_us).arg(full_us).arg(now_us);
+                count.invoke_async::<u64>(&mut connection).await.unwrap()
+            };
+            let wait = runtime.block_on(counting);
+            let expected = limits[who].check().map_or_else(
+                |until| until.wait_time_from(clock.now()),
+                |()| Duration::ZERO,
+            );
+            prop_assert_eq!(Duration::from_micros(wait), expected);
+        }
+        Ok(())
+    });
+    run.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn requests_are_counted_for_all_gates_and_what_is_kept_of_them_names_nobody_and_ends() {
+    let server = Server::start();
+    let gates = [0; 2].map(|_| server.gate());
+    let minute = pace(60 * SECOND, 5);
+    let ask = async |gate: usize, name: &[u8], pace| {
+        gates[gate].count_request(&[b"rate", name], pace).await
+    };
+    for request in 0..5 {
+        assert_eq!(ask(request % 2, b"192.0.2.1", minute).await, None);
+    }
+    for gate in [0, 1, 1] {
+        let wait = ask(gate, b"192.0.2.1", minute).await.unwrap();
+        assert!((50 * SECOND..=60 * SECOND).contains(&wait), "{wait:?}");
+    }
+    assert_eq!(
+        ask(1, b"192.0.2.2", minute).await,
+        None,
+        "nobody else waits"
+    );
+    let keys = String::from_utf8(server.ask(&["KEYS", "*"])).unwrap();
+    assert_eq!(keys.lines().count(), 2);
+    assert!(!keys.contains("192"));
+    for key in keys.lines() {
+        let life = String::from_utf8(server.ask(&["PTTL", key])).unwrap();
+        let life = life.trim().parse::<u64>().unwrap();
+        assert!((30_000..=300_000).contains(&life), "{key}: {life}");
+    }
+    // A rate that was changed keeps nobody out for longer than its own burst.
+    let second = pace(SECOND, 2);
+    let wait = ask(0, b"192.0.2.1", second).await.unwrap();
+    assert!(wait <= SECOND, "{wait:?}");
+    tokio::time::sleep(wait + SECOND / 100).await;
+    assert_eq!(ask(1, b"192.0.2.1", second).await, None);
+    assert!(ask(0, b"192.0.2.1", second).await.is_some());
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn of_fifty_requests_at_once_at_two_gates_those_of_the_burst_pass() {
+    let server = Server::start();
+    let gates = [0; 2].map(|_| server.gate());
+    let minute = pace(60 * SECOND, 20);
+    let all = (0..50).map(|request| gates[request % 2].count_request(&[b"one"], minute));
+    let waits = super::super::conformance::all(all).await;
+    assert_eq!(waits.iter().filter(|wait| wait.is_none()).count(), 20);
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn a_store_that_hangs_or_is_away_holds_up_no_request_and_counts_again_by_itself() {
+    let server = Server::with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let gate = server.gate();
+    let minute = pace(60 * SECOND, 1);
+    assert!(gate.counts_rates());
+    assert_eq!(gate.count_request(&[b"one"], minute).await, None);
+    assert!(gate.count_request(&[b"one"], minute).await.is_some());
+    for away in [false, true] {
+        if away {
+            server.kill();
+        } else {
+            server.signal("-STOP");
+        }
+        let begun = std::time::Instant::now();
+        let all = (0..2 * RATES).map(|_| gate.count_request(&[b"one"], minute));
+        let waits = super::super::conformance::all(all).await;
+        assert!(waits.iter().all(Option::is_none), "each gate counts alone");
+        assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+        assert!(!gate.counts_rates() && !gate.are_rates_shared());
+        if away {
+            server.start_again();
+        } else {
+            server.signal("-CONT");
+        }
+        within(10 * SECOND)(&|| gate.counts_rates()).await;
+        assert!(gate.count_request(&[b"one"], minute).await.is_some());
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn a_store_that_takes_no_more_counts_leaves_them_to_each_gate() {
+    let server = Server::start();
+    let gate = server.gate();
+    let minute = pace(60 * SECOND, 1);
+    server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    for _ in 0..3 {
+        assert_eq!(gate.count_request(&[b"one"], minute).await, None);
+    }
+    assert!(!gate.counts_rates());
+    assert_ne!(gate.epoch(), 0, "nothing else is wrong");
+    server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    within(10 * SECOND)(&|| gate.counts_rates()).await;
+    assert_eq!(gate.count_request(&[b"one"], minute).await, None);
+    assert!(gate.count_request(&[b"one"], minute).await.is_some());
 }

@@ -31,6 +31,7 @@ pub mod identity;
 pub mod seal;
 pub mod json;
 pub mod session;
+pub mod overage;
 pub mod rotation;
 pub mod assertion;
 pub mod client_assertion;

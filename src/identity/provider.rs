@@ -191,6 +191,12 @@ pub const KEYS: &[Key] = &[
         "Where claims are asked for that the ID token has not.",
     ),
     key(
+        "groups_url",
+        "https URL",
+        "none",
+        "Where all groups of a user are asked for when they do not fit a token, as with more than 200 at Entra: for that `https://graph.microsoft.com/v1.0/me/getMemberObjects`, with `User.Read` among `scopes`. It is sent the user's access token, once at sign-in and at each refresh; more than 1024 groups are refused. Where the token itself says that the groups are is never asked. Without `groups_url`, nobody whose groups do not fit signs in.",
+    ),
+    key(
         "end_session_url",
         "https URL",
         "as the provider states",
@@ -566,6 +572,7 @@ const PEOPLE_KEYS: &[&str] = &[
     "authorization_url",
     "token_url",
     "userinfo_url",
+    "groups_url",
     "end_session_url",
 ];
 
@@ -864,6 +871,11 @@ fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
     });
     let claim = |key| table.value(key, |text| not_empty(text, "a claim's name"));
     let (name_claim, groups_claim) = (claim("name_claim"), claim("groups_claim"));
+    let groups_claim = groups_claim.or_else(|| preset.groups_claim.map(str::to_owned));
+    let groups_url = table.value("groups_url", safe_url);
+    if groups_url.is_some() && groups_claim.is_none() && !table.has("groups_claim") {
+        table.missing("groups_claim", "the claim that lists groups where they fit");
+    }
     let email_domains = email_domains(table);
     let age = table.value("max_age", unit::duration);
     let refresh = refresh(table);
@@ -894,7 +906,7 @@ fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
         algorithms: algorithms.unwrap_or_else(|| Algorithm::ALL.to_vec()),
         types: types.or_else(|| Type::named("JWT").map(|kind| vec![kind]))?,
         name_claim: name_claim.unwrap_or_else(|| "sub".to_owned()),
-        groups_claim: groups_claim.or_else(|| preset.groups_claim.map(str::to_owned)),
+        groups_claim,
         trust_unverified_email: table.boolean("trust_unverified_email").unwrap_or(false),
     };
     let settings = Settings {
@@ -911,6 +923,7 @@ fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
         sign_out_by_form: sign_out_by_form.unwrap_or(preset.sign_out_by_form),
         refresh,
         metadata: metadata?.map(Box::new),
+        groups_url,
         github: None,
     };
     Some(Takes::People {
@@ -1002,6 +1015,7 @@ fn github(provider: &Arc<str>, table: &Table) -> Option<Takes> {
         sign_out_by_form: false,
         refresh,
         metadata: Some(Box::new(metadata)),
+        groups_url: None,
         github: Some(Box::new(github::Rule::new(
             &url,
             organizations.unwrap_or_default(),

@@ -402,6 +402,36 @@ fn a_client_proves_itself_in_one_way_that_is_whole() {
 }
 
 #[test]
+fn groups_that_do_not_fit_a_token_are_asked_for_where_the_configuration_says_and_nowhere_else() {
+    const PEOPLE: &str = "[provider.x]\nkind = 'oidc'\nissuer = 'https://i.test'\nclient_id = 'g'\n\
+                          client_secret = { env = 'S' }\n";
+    const GRAPH: &str = "https://graph.microsoft.com/v1.0/me/getMemberObjects";
+    let stated = |more: &str| {
+        read(&format!("{PEOPLE}{more}")).map(|providers| match &providers[0].takes {
+            Takes::People { settings, .. } => settings.groups_url.clone(),
+            Takes::Passwords { .. } | Takes::Tokens { .. } | Takes::Introspected { .. } => {
+                panic!("another kind")
+            }
+        })
+    };
+    let at = format!("groups_url = '{GRAPH}'\n");
+    for groups in ["preset = 'entra'", "groups_claim = 'groups'"] {
+        let stated = stated(&format!("{at}{groups}")).unwrap();
+        assert_eq!(stated.as_deref(), Some(GRAPH), "{groups}");
+    }
+    assert_eq!(stated("preset = 'entra'").unwrap(), None, "no preset asks");
+    for wrong in [
+        at.clone(),
+        format!("{at}preset = 'google'"),
+        "groups_url = 'http://graph.test/'\npreset = 'entra'".to_owned(),
+        "groups_url = 'https://a@graph.test/'\npreset = 'entra'".to_owned(),
+        "groups_url = ''\npreset = 'entra'".to_owned(),
+    ] {
+        assert_eq!(stated(&wrong).unwrap_err().len(), 1, "{wrong}");
+    }
+}
+
+#[test]
 fn a_renewed_key_is_taken_up_and_nothing_else_forgets_what_is_known() {
     let world = World::new();
     let base = world.dir.path();

@@ -1,7 +1,12 @@
 //! Tests of the store.
 
+use redb::TableHandle;
+
+use crate::pure::seal;
+
 use super::*;
 
+const PURPOSE: Purpose = Purpose::Attempt;
 const IDLE: Duration = Duration::from_secs(100);
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -287,21 +292,136 @@ async fn a_record_is_replaced_only_where_there_is_one() {
 async fn a_ticket_is_taken_once_and_not_after_its_end() {
     let (_dir, store) = store();
     let (now, ends) = (Seconds(1), Seconds(10));
-    assert!(store.keep([1; 32], vec![7], now, ends).await.unwrap());
-    assert!(!store.keep([1; 32], vec![8], now, ends).await.unwrap());
-    assert_eq!(store.peek([1; 32], now).await.unwrap(), Some(vec![7]));
-    assert_eq!(store.peek([1; 32], ends).await.unwrap(), None);
-    assert_eq!(store.take([1; 32], now).await.unwrap(), Some(vec![7]));
-    assert_eq!(store.take([1; 32], now).await.unwrap(), None);
-    assert!(store.keep([1; 32], vec![8], now, ends).await.unwrap());
-    assert_eq!(store.take([1; 32], ends).await.unwrap(), None);
-    store.keep([2; 32], vec![], now, ends).await.unwrap();
     assert!(
         store
-            .keep([2; 32], vec![], ends, Seconds(20))
+            .keep(PURPOSE, [1; 32], vec![7], now, ends)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !store
+            .keep(PURPOSE, [1; 32], vec![8], now, ends)
+            .await
+            .unwrap()
+    );
+    assert_eq!(
+        store.peek(PURPOSE, [1; 32], now).await.unwrap(),
+        Some(vec![7])
+    );
+    assert_eq!(store.peek(PURPOSE, [1; 32], ends).await.unwrap(), None);
+    assert_eq!(
+        store.take(PURPOSE, [1; 32], now).await.unwrap(),
+        Some(vec![7])
+    );
+    assert_eq!(store.take(PURPOSE, [1; 32], now).await.unwrap(), None);
+    assert!(
+        store
+            .keep(PURPOSE, [1; 32], vec![8], now, ends)
+            .await
+            .unwrap()
+    );
+    assert_eq!(store.take(PURPOSE, [1; 32], ends).await.unwrap(), None);
+    store
+        .keep(PURPOSE, [2; 32], vec![], now, ends)
+        .await
+        .unwrap();
+    assert!(
+        store
+            .keep(PURPOSE, [2; 32], vec![], ends, Seconds(20))
             .await
             .unwrap()
     );
     store.prune(Seconds(30)).await.unwrap();
-    assert_eq!(store.peek([2; 32], now).await.unwrap(), None);
+    assert_eq!(store.peek(PURPOSE, [2; 32], now).await.unwrap(), None);
+}
+
+#[test]
+fn a_flood_of_one_purpose_pushes_out_its_own_tickets_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(&dir.path().join("s.redb")).unwrap();
+    prepare(&database, &[5; 32]).unwrap();
+    let write = database.begin_write().unwrap();
+    let mut tables = Tables::open(&write).unwrap();
+    let kept = |purpose, number: u64, ends| Kept {
+        purpose,
+        ticket: seal::hash(&number.to_be_bytes()),
+        value: number.to_be_bytes().to_vec(),
+        now: Seconds(1),
+        ends: Seconds(ends),
+    };
+    for flooded in Purpose::ALL {
+        for purpose in Purpose::ALL {
+            // They end before all that comes.
+            for number in [1, 2, 3] {
+                let kept = kept(purpose, number, 10 + number);
+                tables.tickets(purpose).keep(&kept, 3).unwrap();
+            }
+        }
+        for number in 100..120 {
+            let kept = kept(flooded, number, 1000 + number);
+            assert!(tables.tickets(flooded).keep(&kept, 3).unwrap());
+        }
+        for purpose in Purpose::ALL {
+            let of_it = tables.tickets(purpose);
+            assert_eq!(of_it.tickets.len().unwrap(), 3);
+            assert_eq!(of_it.ends.len().unwrap(), 3);
+            let expected = if purpose == flooded {
+                [117, 118, 119]
+            } else {
+                [1, 2, 3]
+            };
+            for number in expected {
+                let ticket = kept(purpose, number, 0).ticket;
+                let value = of_it.take(&ticket, Seconds(1)).unwrap();
+                assert_eq!(value, Some(number.to_be_bytes().to_vec()), "{purpose:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_before_keeps_its_sessions_and_loses_its_tickets() {
+    const TICKETS: TableDefinition<&[u8; 32], (u64, &[u8])> = TableDefinition::new("tickets");
+    const TICKET_ENDS: TableDefinition<(u64, &[u8; 32]), ()> = TableDefinition::new("ticket_ends");
+    let (dir, store) = store();
+    store.create(new(&store, 1, "bob")).await.unwrap();
+    drop(store);
+    let path = dir.path().join("s.redb");
+    let database = open(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    for purpose in Purpose::ALL {
+        let (tickets, ends) = tables(purpose);
+        assert!(write.delete_table(tickets).unwrap() && write.delete_table(ends).unwrap());
+    }
+    let kept: (u64, &[u8]) = (u64::MAX, &[7]);
+    write
+        .open_table(TICKETS)
+        .unwrap()
+        .insert(&[1; 32], kept)
+        .unwrap();
+    write
+        .open_table(TICKET_ENDS)
+        .unwrap()
+        .insert((u64::MAX, &[1; 32]), ())
+        .unwrap();
+    write.commit().unwrap();
+    drop(database);
+
+    let store = Store::open(&path, &[6; 32]).unwrap();
+    assert_eq!(store.load(hash(1)).await.unwrap(), Some(row(1, 1_000)));
+    let (now, ends) = (Seconds(1), Seconds(10));
+    assert_eq!(store.peek(PURPOSE, [1; 32], now).await.unwrap(), None);
+    let kept = store.keep(PURPOSE, [1; 32], vec![8], now, ends);
+    assert!(kept.await.unwrap());
+    drop(store);
+    let database = open(&path).unwrap();
+    let left: Vec<_> = database
+        .begin_read()
+        .unwrap()
+        .list_tables()
+        .unwrap()
+        .map(|table| table.name().to_owned())
+        .filter(|name| name.starts_with("ticket"))
+        .collect();
+    assert_eq!(left, [""; 0]);
 }

@@ -45,6 +45,7 @@ pub mod jwks;
 pub mod metadata;
 pub mod github;
 pub mod secrets;
+pub mod parameter;
 pub mod oidc;
 pub mod introspection;
 pub mod provider;

@@ -60,6 +60,7 @@ use super::github;
 use super::jwks::Keys;
 use super::kept::{Asker, FETCH_TIME, Kept, NoNewer};
 use super::metadata::Metadata;
+use super::parameter::Parameter;
 
 /// How long a provider may take to redeem a code, or to say who somebody is.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,6 +90,8 @@ pub struct Settings {
     pub email_domains: Vec<String>,
     /// `prompt` of each request.
     pub prompt: Vec<String>,
+    /// What each request says besides.
+    pub parameters: Vec<Parameter>,
     /// `acr_values` of each request; one of them must be met.
     pub acr: Vec<String>,
     /// The greatest age of a sign-in at the provider.
@@ -591,6 +594,9 @@ impl Oidc {
         }
         if !settings.prompt.is_empty() {
             request = request.add_extra_param("prompt", settings.prompt.join(" "));
+        }
+        for one in &settings.parameters {
+            request = request.add_extra_param(one.name(), one.value());
         }
         let max_age = [asked.max_age, settings.max_age]
             .into_iter()

@@ -22,6 +22,7 @@ use super::introspection;
 use super::machine_tokens::TOKENS;
 use super::metadata::{Aliases, Metadata, is_safe};
 use super::oidc::{Audience, Authentication, Settings};
+use super::parameter::Parameter;
 
 /// The name of the method that takes local accounts by HTTP basic.
 pub const BASIC: &str = "basic";
@@ -110,7 +111,7 @@ pub const KEYS: &[Key] = &[
         "scopes",
         "list of strings",
         "[\"profile\", \"email\"]",
-        "What is asked for besides `openid`. Ask for `offline_access` where a provider gives no refresh token without.",
+        "What is asked for besides `openid`. Ask for `offline_access` where a provider gives no refresh token without; some give it only with `prompt = [\"consent\"]`, too (OpenID Connect Core §11). With a `preset`, what its product needs for that.",
     ),
     key(
         "url",
@@ -139,8 +140,14 @@ pub const KEYS: &[Key] = &[
     key(
         "prompt",
         "list of strings",
-        "none",
+        "none; [\"consent\"] for `google`",
         "`prompt` of each request: `login`, `consent`, `select_account`, `none`.",
+    ),
+    key(
+        "authorization_parameters",
+        "table of texts",
+        "none; `access_type = \"offline\"` for `google`",
+        "What each request to sign in says besides, as in `{ hd = \"example.com\" }`. Nothing that the gate says itself, or that has a key of its own here, can be said so: `state`, `nonce`, `redirect_uri`, `scope`, `prompt` and the like.",
     ),
     key(
         "acr_values",
@@ -564,6 +571,7 @@ const PEOPLE_KEYS: &[&str] = &[
     "scopes",
     "email_domains",
     "prompt",
+    "authorization_parameters",
     "acr_values",
     "max_age",
     "response_mode",
@@ -735,6 +743,8 @@ struct Preset {
     name: &'static str,
     scopes: &'static [&'static str],
     groups_claim: Option<&'static str>,
+    prompt: &'static [&'static str],
+    parameters: &'static [(&'static str, &'static str)],
     /// It signs nobody out without the ID token.
     sign_out_by_form: bool,
 }
@@ -743,10 +753,13 @@ const NO_PRESET: Preset = Preset {
     name: "",
     scopes: &["profile", "email"],
     groups_claim: None,
+    prompt: &[],
+    parameters: &[],
     sign_out_by_form: false,
 };
 
 const PRESETS: &[Preset] = &[
+    // `offline_access` would have a refresh token outlive the session there.
     Preset {
         name: "keycloak",
         groups_claim: Some("groups"),
@@ -759,9 +772,12 @@ const PRESETS: &[Preset] = &[
         groups_claim: Some("groups"),
         ..NO_PRESET
     },
-    // It has no groups in tokens; `hd` names the organisation.
+    // It has no groups in tokens; `hd` names the organisation. It does not know `offline_access`, and
+    // gives a refresh token for its own parameter, with the first consent or a new one.
     Preset {
         name: "google",
+        prompt: &["consent"],
+        parameters: &[("access_type", "offline")],
         ..NO_PRESET
     },
     Preset {
@@ -769,6 +785,7 @@ const PRESETS: &[Preset] = &[
         scopes: &["profile", "email", "groups", "offline_access"],
         groups_claim: Some("groups"),
         sign_out_by_form: true,
+        ..NO_PRESET
     },
     // Claims of one's own must be named by a URL there; an action adds them.
     Preset {
@@ -848,13 +865,10 @@ fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
                 .ok_or_else(|| "a word without spaces and quotes".to_owned())
         })
     };
-    let scopes = words("scopes").unwrap_or_else(|| {
-        preset
-            .scopes
-            .iter()
-            .map(|&scope| scope.to_owned())
-            .collect()
-    });
+    let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    let scopes = words("scopes").unwrap_or_else(|| owned(preset.scopes));
+    let prompt = words("prompt").unwrap_or_else(|| owned(preset.prompt));
+    let parameters = parameters(table, preset);
     let algorithms = some_of(
         table,
         "algorithms",
@@ -916,7 +930,8 @@ fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
         scopes,
         rule: Arc::new(rule),
         email_domains,
-        prompt: words("prompt").unwrap_or_default(),
+        prompt,
+        parameters,
         acr: words("acr_values").unwrap_or_default(),
         max_age: age,
         by_form: by_form.unwrap_or(false),
@@ -1009,6 +1024,7 @@ fn github(provider: &Arc<str>, table: &Table) -> Option<Takes> {
         rule: Arc::new(rule),
         email_domains,
         prompt: Vec::new(),
+        parameters: Vec::new(),
         acr: Vec::new(),
         max_age: None,
         by_form: false,
@@ -1029,6 +1045,38 @@ fn github(provider: &Arc<str>, table: &Table) -> Option<Takes> {
         trust: trust?,
     })
 }
+
+/// What each request says besides: what is stated, and what the preset has that is not.
+fn parameters(table: &Table, preset: &Preset) -> Vec<Parameter> {
+    const KEY: &str = "authorization_parameters";
+    let mut stated = Vec::new();
+    for (name, values) in table.free_lists(KEY) {
+        let parsed = match values.as_slice() {
+            [value] => Parameter::new(&name, value),
+            [] | [_, ..] => Err(format!("one text for `{name}`")),
+        };
+        match parsed {
+            Ok(parameter) => stated.push(parameter),
+            Err(expected) => table.problem(KEY, format!("expected {expected}"), None),
+        }
+    }
+    if stated.len() > MOST_PARAMETERS {
+        let message = format!("more than {MOST_PARAMETERS} parameters");
+        table.problem(KEY, message, None);
+    }
+    let of_preset = preset
+        .parameters
+        .iter()
+        .filter_map(|(name, value)| Parameter::new(name, value).ok());
+    let unstated: Vec<_> = of_preset
+        .filter(|one| stated.iter().all(|other| other.name() != one.name()))
+        .collect();
+    stated.extend(unstated);
+    stated
+}
+
+/// More would make an address that providers cut off.
+const MOST_PARAMETERS: usize = 16;
 
 /// The domains of the addresses that lead to a provider.
 fn email_domains(table: &Table) -> Vec<String> {

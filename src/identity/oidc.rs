@@ -1063,7 +1063,7 @@ impl Oidc {
         let rule = &self.settings.rule;
         let asks_for_email = self.settings.scopes.iter().any(|scope| scope == "email");
         jwt::at(claims, &rule.name_claim).is_none()
-            || rule.groups_claim.is_some() && !self.lists_groups(claims)
+            || rule.groups_claim.is_some() && !self.lists_groups(claims) && !overage::is_met(claims)
             || asks_for_email && !claims.contains_key("email")
     }
 
@@ -1093,7 +1093,7 @@ impl Oidc {
         match answer.status {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(Error::InvalidGrant),
-            status if status.is_server_error() => return Err(Error::Away),
+            status if is_trouble(status) => return Err(Error::Away),
             _ => return Err(Error::UserInfo),
         }
         let claims = json::object(&answer.content)
@@ -1144,9 +1144,7 @@ impl Oidc {
                 "`groups_url` does not say what the groups are; where it refuses, see whether \
                  `scopes` ask for what it needs, and the provider has consented"
             );
-            let is_away =
-                answer.status.is_server_error() || answer.status == StatusCode::TOO_MANY_REQUESTS;
-            return Err(if is_away {
+            return Err(if is_trouble(answer.status) {
                 Error::Away
             } else {
                 Error::GroupsUrl
@@ -1278,6 +1276,11 @@ fn contexts(always: &[String], asked: &[String]) -> Vec<String> {
     } else {
         both
     }
+}
+
+/// Whether a status says nothing of who is asked about: the server has trouble, or too many questions.
+fn is_trouble(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
 /// An access token as a request brings it (RFC 6750 §2.1); none if it can't stand in a field.

@@ -1171,6 +1171,20 @@ class Refresh(Case):
         self.assertEqual(people[regrouped].whoami("quick"), regrouped)
         self.assertEqual(self.backend.seen_of(people[regrouped].agent)[-1]["fields"]["x-portcullis-groups"], "others")
 
+    def test_a_new_refresh_token_is_kept_though_the_provider_does_not_say_who_it_is_for(self):
+        """The one of before counts no more by then."""
+        sub = self.world.somebody()
+        person = self.signed_in(sub, "quick")
+        for _ in range(3):
+            grow_stale()
+            self.corp.mode(refresh_without_id_token=True, down=["userinfo"])
+            self.assertEqual(person.whoami("quick"), sub)
+        self.corp.tell("/users", {"sub": sub, "groups": ["others"]})
+        self.corp.mode()
+        grow_stale()
+        self.assertEqual(person.whoami("quick"), sub)
+        self.assertEqual(self.backend.seen_of(person.agent)[-1]["fields"]["x-portcullis-groups"], "others")
+
     def test_groups_that_do_not_fit_a_token_are_asked_for_at_the_stated_place_alone(self):
         trap = self.backend.url + "/mallory"
         sub = self.world.somebody(groups=[f"group-{number}" for number in range(300)])
@@ -1184,7 +1198,9 @@ class Refresh(Case):
             grow_stale()
 
         self.corp.mode(overage=trap)
+        said = self.corp.counts()["userinfo"]
         person = self.signed_in(sub, "large")
+        self.assertEqual(self.corp.counts()["userinfo"], said, "userinfo is not asked for what it has not")
         self.assertEqual(groups(), [f"group-{number}" for number in range(300)])
         change("others")
         self.assertEqual(groups(), ["others"], "a refresh asks again")

@@ -33,6 +33,7 @@ pub use crate::pure::jwt::fuzzing::jwt;
 pub use crate::pure::machine_token::fuzzing::machine_token;
 pub use crate::pure::origin::fuzzing::origin;
 pub use crate::pure::original::fuzzing::original;
+pub use crate::pure::overage::fuzzing::overage;
 pub use crate::pure::proxy_protocol::fuzzing::proxy_protocol;
 pub use crate::pure::return_to::fuzzing::return_to;
 pub use crate::pure::rotation::fuzzing::signing_keys;

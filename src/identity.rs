@@ -45,6 +45,7 @@ pub mod jwks;
 pub mod metadata;
 pub mod github;
 pub mod secrets;
+pub mod parameter;
 pub mod oidc;
 pub mod introspection;
 pub mod provider;
@@ -839,12 +840,7 @@ impl Identity {
         let Some(provider) = self.provider(&live.user().provider) else {
             return Ok(());
         };
-        let later = || {
-            let later = provider.settings.refresh.min(oidc::RETRY);
-            let again = Seconds::of(now).plus(later);
-            let checked = Seconds(again.0.saturating_sub(provider.settings.refresh.as_secs()));
-            live.checked_at(checked);
-        };
+        let later = || live.checked_at(provider.checked_until_retry(now));
         let sessions = &self.shared.sessions;
         // A refresh token that is used twice may end the session (RFC 9700 §4.14.2), so of all gates one
         // uses it.
@@ -1484,10 +1480,11 @@ impl Method {
                 key,
                 trust,
             } => {
-                let urls = settings.metadata.as_deref().map_or_else(
+                let mut urls = settings.metadata.as_deref().map_or_else(
                     || vec![&*settings.rule.issuer],
                     |stated| vec![stated.token.as_str(), &stated.jwks],
                 );
+                urls.extend(settings.groups_url.as_deref());
                 // Before they are read for use: what changes meanwhile makes the next reload's differ.
                 let mut files = format!("{trust:?}{key:?}").into_bytes();
                 for file in provider.files() {

@@ -35,6 +35,7 @@ pub mod claims;
 pub mod session;
 pub mod summary;
 pub mod user_agent;
+pub mod overage;
 pub mod rotation;
 pub mod assertion;
 pub mod client_assertion;

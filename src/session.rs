@@ -1016,7 +1016,7 @@ impl Sessions {
             .map_err(|why| SessionError::Record(BadRecord::Seal(why)))?;
         let now = Seconds::of(now);
         self.store
-            .keep(ticket.hash(purpose), sealed, now, now.plus(life))
+            .keep(purpose, ticket.hash(purpose), sealed, now, now.plus(life))
             .await
             .map(drop)
             .map_err(SessionError::Store)
@@ -1034,7 +1034,7 @@ impl Sessions {
     ) -> Result<Option<Zeroizing<Vec<u8>>>, SessionError> {
         let sealed = self
             .store
-            .peek(ticket.hash(purpose), Seconds::of(now))
+            .peek(purpose, ticket.hash(purpose), Seconds::of(now))
             .await
             .map_err(SessionError::Store)?;
         // What does not open was not sealed for it: the store was tampered with.
@@ -1053,7 +1053,7 @@ impl Sessions {
     ) -> Result<Option<Zeroizing<Vec<u8>>>, SessionError> {
         let sealed = self
             .store
-            .take(ticket.hash(purpose), Seconds::of(now))
+            .take(purpose, ticket.hash(purpose), Seconds::of(now))
             .await
             .map_err(SessionError::Store)?;
         Ok(sealed.and_then(|sealed| ticket.open(purpose, &sealed).ok()))
@@ -1072,7 +1072,13 @@ impl Sessions {
         let now = Seconds::of(now);
         let mac = Mac::new(b"what was seen before, as a hash.");
         self.store
-            .keep(mac.tag(what), Vec::new(), now, now.plus(life))
+            .keep(
+                Purpose::Seen,
+                mac.tag(what),
+                Vec::new(),
+                now,
+                now.plus(life),
+            )
             .await
             .map_err(SessionError::Store)
     }

@@ -50,15 +50,17 @@ use crate::pure::form;
 use crate::pure::id_token::{self, BadIdToken, Expected, Logout};
 use crate::pure::identity::{Claims, User};
 use crate::pure::jwt::{self, BadToken, Token};
+use crate::pure::overage::BadGroups;
 use crate::pure::return_to::ReturnTo;
 use crate::pure::session::{Seconds, Tokens};
 use crate::pure::ticket::Ticket;
-use crate::pure::{json, seal};
+use crate::pure::{json, overage, seal};
 
 use super::github;
 use super::jwks::Keys;
 use super::kept::{Asker, FETCH_TIME, Kept, NoNewer};
 use super::metadata::Metadata;
+use super::parameter::Parameter;
 
 /// How long a provider may take to redeem a code, or to say who somebody is.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,6 +91,8 @@ pub struct Settings {
     pub email_domains: Vec<String>,
     /// `prompt` of each request.
     pub prompt: Vec<String>,
+    /// What each request says besides.
+    pub parameters: Vec<Parameter>,
     /// `acr_values` of each request; one of them must be met.
     pub acr: Vec<String>,
     /// The greatest age of a sign-in at the provider.
@@ -101,6 +105,8 @@ pub struct Settings {
     pub refresh: Duration,
     /// Its endpoints, where it does not state them itself.
     pub metadata: Option<Box<Metadata>>,
+    /// Where all groups of a user are asked for, when they do not fit a token.
+    pub groups_url: Option<String>,
     /// Who is let in there, where it is GitHub, which speaks no OpenID.
     pub github: Option<Box<github::Rule>>,
 }
@@ -185,8 +191,10 @@ pub enum Error {
     UserInfo,
     /// The user is in none of the organisations that are let in.
     NotAMember,
-    /// The provider does not list all groups of the user.
+    /// The provider does not list all groups of the user, or they are too many.
     GroupOverage,
+    /// `groups_url` does not say what the groups are.
+    GroupsUrl,
     /// The provider does not say the groups again that it said before.
     GroupsUnsaid,
     /// The logout token came before.
@@ -212,6 +220,7 @@ impl Error {
             Self::UserInfo => "oidc.userinfo",
             Self::NotAMember => "oidc.not_a_member",
             Self::GroupOverage => "oidc.group_overage",
+            Self::GroupsUrl => "oidc.groups_url",
             Self::GroupsUnsaid => "oidc.groups_unsaid",
             Self::Replayed => "oidc.logout_replayed",
             Self::Internal => "oidc.internal",
@@ -593,6 +602,9 @@ impl Oidc {
         if !settings.prompt.is_empty() {
             request = request.add_extra_param("prompt", settings.prompt.join(" "));
         }
+        for one in &settings.parameters {
+            request = request.add_extra_param(one.name(), one.value());
+        }
         let max_age = [asked.max_age, settings.max_age]
             .into_iter()
             .flatten()
@@ -774,13 +786,13 @@ impl Oidc {
     }
 
     /// Asks whether what the provider said before still holds; `None` where it gave nothing to ask
-    /// with.
+    /// with. Where it gives new tokens and does not say more, being away, those are all that is new.
     ///
     /// # Errors
     /// [`Error::InvalidGrant`] if it does not; others if that can't be said.
     pub async fn renew(
         &self,
-        user: &User,
+        user: &Arc<User>,
         tokens: &Tokens,
         now: SystemTime,
     ) -> Result<Option<Vouched>, Error> {
@@ -803,6 +815,42 @@ impl Oidc {
             .request_async(&|request| self.exchange(request))
             .await
             .map_err(|why| self.failed(&why))?;
+        match self
+            .said_anew(user, tokens, &answer, &stated.value, now)
+            .await
+        {
+            Ok(vouched) => Ok(Some(vouched)),
+            // The refresh token of before may count no more by now: who it is waits, this does not.
+            Err(Error::Away) if answer.refresh_token.is_some() => Ok(Some(Vouched {
+                user: Arc::clone(user),
+                tokens: Tokens {
+                    refresh: answer
+                        .refresh_token
+                        .map(|token| Zeroizing::new(token.into_secret())),
+                    checked: self.checked_until_retry(now),
+                    ..tokens.clone()
+                },
+            })),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// A time of the last answer by which the provider is asked again soon.
+    pub fn checked_until_retry(&self, now: SystemTime) -> Seconds {
+        let refresh = self.settings.refresh;
+        let again = Seconds::of(now).plus(refresh.min(RETRY));
+        Seconds(again.0.saturating_sub(refresh.as_secs()))
+    }
+
+    /// Whom the answer to a refresh token is about.
+    async fn said_anew(
+        &self,
+        user: &User,
+        tokens: &Tokens,
+        answer: &Answer,
+        stated: &Metadata,
+        now: SystemTime,
+    ) -> Result<Vouched, Error> {
         let access_token = answer.access_token.secret();
         let claims = match &answer.id_token {
             // A refresh has no nonce to repeat (Core §12.2).
@@ -814,9 +862,7 @@ impl Oidc {
                     max_age: None,
                     acr: &[],
                 };
-                let mut claims = self
-                    .verified(id_token, &stated.value, &expected, now)
-                    .await?;
+                let mut claims = self.verified(id_token, stated, &expected, now).await?;
                 if id_token::id(&claims, "sub").as_ref() != Some(&tokens.subject) {
                     return Err(Error::InvalidGrant);
                 }
@@ -829,13 +875,17 @@ impl Oidc {
                 claims
             }
             None => self
-                .user_info(&stated.value, access_token, &tokens.subject)
+                .user_info(stated, access_token, &tokens.subject)
                 .await?
                 .map_or_else(
                     || Ok(Claims::clone(&user.claims)),
                     |mut said| {
-                        // Some leave out a list that has become empty; the next sign-in tells.
-                        if self.lists_groups(&user.claims) && !self.lists_groups(&said) {
+                        // Some leave out a list that has become empty; the next sign-in tells. One that
+                        // did not fit a token is asked for elsewhere.
+                        if self.lists_groups(&user.claims)
+                            && !self.lists_groups(&said)
+                            && !overage::is_met(&user.claims)
+                        {
                             return Err(Error::GroupsUnsaid);
                         }
                         // What the provider says now counts before what it said then.
@@ -844,16 +894,8 @@ impl Oidc {
                     },
                 )?,
         };
-        self.vouched(
-            claims,
-            access_token,
-            &answer,
-            Some(tokens),
-            &stated.value,
-            now,
-        )
-        .await
-        .map(Some)
+        self.vouched(claims, access_token, answer, Some(tokens), stated, now)
+            .await
     }
 
     /// Whom GitHub says an access token is for; the token is kept, to ask again.
@@ -981,13 +1023,13 @@ impl Oidc {
         {
             add(&mut claims, said);
         }
-        // Entra names the place of groups that do not fit; to know only some would let a rule that
-        // denies a group miss it.
+        // To know only some of the groups would let a rule that denies one miss it.
         let rule = &self.settings.rule;
-        if rule.groups_claim.is_some()
-            && (claims.contains_key("_claim_names") || claims.contains_key("hasgroups"))
+        if let Some(claim) = &rule.groups_claim
+            && overage::is_met(&claims)
         {
-            return Err(Error::GroupOverage);
+            let groups = self.all_groups(&claims, claim, access_token).await?;
+            claims.insert(claim.clone(), groups.into());
         }
         let session = id_token::id(&claims, "sid");
         for name in OF_THE_TOKEN {
@@ -1030,7 +1072,7 @@ impl Oidc {
         let rule = &self.settings.rule;
         let asks_for_email = self.settings.scopes.iter().any(|scope| scope == "email");
         jwt::at(claims, &rule.name_claim).is_none()
-            || rule.groups_claim.is_some() && !self.lists_groups(claims)
+            || rule.groups_claim.is_some() && !self.lists_groups(claims) && !overage::is_met(claims)
             || asks_for_email && !claims.contains_key("email")
     }
 
@@ -1045,10 +1087,7 @@ impl Oidc {
             return Ok(None);
         };
         let mut headers = Fields::new();
-        let mut bearer =
-            HeaderValue::try_from(format!("Bearer {access_token}")).map_err(|_| Error::UserInfo)?;
-        bearer.set_sensitive(true);
-        headers.set(AUTHORIZATION, bearer);
+        headers.set(AUTHORIZATION, bearer(access_token).ok_or(Error::UserInfo)?);
         let question = Question {
             method: &Method::GET,
             url: self.or_alias(url, stated.aliases.userinfo.as_deref()),
@@ -1063,7 +1102,7 @@ impl Oidc {
         match answer.status {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(Error::InvalidGrant),
-            status if status.is_server_error() => return Err(Error::Away),
+            status if is_trouble(status) => return Err(Error::Away),
             _ => return Err(Error::UserInfo),
         }
         let claims = json::object(&answer.content)
@@ -1075,6 +1114,58 @@ impl Oidc {
             return Err(Error::UserInfo);
         }
         Ok(Some(claims))
+    }
+
+    /// The groups of the user of an access token that did not fit the ID token: all, from `groups_url`,
+    /// and never from where the token itself says that they are (see [`overage`]).
+    async fn all_groups(
+        &self,
+        claims: &Claims,
+        groups_claim: &str,
+        access_token: &str,
+    ) -> Result<Vec<String>, Error> {
+        let url = self
+            .settings
+            .groups_url
+            .as_deref()
+            .filter(|_| overage::is_of(claims, groups_claim))
+            .ok_or(Error::GroupOverage)?;
+        let mut headers = Fields::new();
+        headers.set(AUTHORIZATION, bearer(access_token).ok_or(Error::GroupsUrl)?);
+        headers.set(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let question = Question {
+            method: &Method::POST,
+            url,
+            headers,
+            content: Bytes::from_static(overage::QUESTION.as_bytes()),
+        };
+        let answer = self
+            .client
+            .ask(question, overage::MAX_ANSWER_BYTES, PATIENCE)
+            .await
+            .map_err(|why| self.away(&why))?;
+        let provider = &**self.name();
+        if answer.status != StatusCode::OK {
+            warn!(
+                provider,
+                url,
+                status = answer.status.as_u16(),
+                "`groups_url` does not say what the groups are; where it refuses, see whether \
+                 `scopes` ask for what it needs, and the provider has consented"
+            );
+            return Err(if is_trouble(answer.status) {
+                Error::Away
+            } else {
+                Error::GroupsUrl
+            });
+        }
+        overage::groups(&answer.content).map_err(|why| {
+            warn!(provider, url, error = %why, "`groups_url` does not say what the groups are");
+            match why {
+                BadGroups::TooMany => Error::GroupOverage,
+                BadGroups::NoList | BadGroups::Part => Error::GroupsUrl,
+            }
+        })
     }
 
     /// How a browser signs out at the provider, and comes back to `back`; `None` where it offers no
@@ -1194,6 +1285,18 @@ fn contexts(always: &[String], asked: &[String]) -> Vec<String> {
     } else {
         both
     }
+}
+
+/// Whether a status says nothing of who is asked about: the server has trouble, or too many questions.
+fn is_trouble(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// An access token as a request brings it (RFC 6750 §2.1); none if it can't stand in a field.
+fn bearer(access_token: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {access_token}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// Client credentials as RFC 6749 §2.3.1 writes them.

@@ -22,6 +22,7 @@ use super::introspection;
 use super::machine_tokens::TOKENS;
 use super::metadata::{Aliases, Metadata, is_safe};
 use super::oidc::{Audience, Authentication, Settings};
+use super::parameter::Parameter;
 
 /// The name of the method that takes local accounts by HTTP basic.
 pub const BASIC: &str = "basic";
@@ -110,7 +111,7 @@ pub const KEYS: &[Key] = &[
         "scopes",
         "list of strings",
         "[\"profile\", \"email\"]",
-        "What is asked for besides `openid`. Ask for `offline_access` where a provider gives no refresh token without.",
+        "What is asked for besides `openid`. Ask for `offline_access` where a provider gives no refresh token without; some give it only with `prompt = [\"consent\"]`, too (OpenID Connect Core §11). With a `preset`, what its product needs for that.",
     ),
     key(
         "url",
@@ -139,8 +140,14 @@ pub const KEYS: &[Key] = &[
     key(
         "prompt",
         "list of strings",
-        "none",
+        "none; [\"consent\"] for `google`",
         "`prompt` of each request: `login`, `consent`, `select_account`, `none`.",
+    ),
+    key(
+        "authorization_parameters",
+        "table of texts",
+        "none; `access_type = \"offline\"` for `google`",
+        "What each request to sign in says besides, as in `{ hd = \"example.com\" }`. Nothing that the gate says itself, or that has a key of its own here, can be said so: `state`, `nonce`, `redirect_uri`, `scope`, `prompt` and the like.",
     ),
     key(
         "acr_values",
@@ -189,6 +196,12 @@ pub const KEYS: &[Key] = &[
         "https URL",
         "as the provider states",
         "Where claims are asked for that the ID token has not.",
+    ),
+    key(
+        "groups_url",
+        "https URL",
+        "none",
+        "Where all groups of a user are asked for when they do not fit a token, as with more than 200 at Entra: for that `https://graph.microsoft.com/v1.0/me/getMemberObjects`, with `User.Read` among `scopes`. It is sent the user's access token, once at sign-in and at each refresh; more than 1024 groups are refused. Where the token itself says that the groups are is never asked. Without `groups_url`, nobody whose groups do not fit signs in.",
     ),
     key(
         "end_session_url",
@@ -558,6 +571,7 @@ const PEOPLE_KEYS: &[&str] = &[
     "scopes",
     "email_domains",
     "prompt",
+    "authorization_parameters",
     "acr_values",
     "max_age",
     "response_mode",
@@ -566,6 +580,7 @@ const PEOPLE_KEYS: &[&str] = &[
     "authorization_url",
     "token_url",
     "userinfo_url",
+    "groups_url",
     "end_session_url",
 ];
 
@@ -728,6 +743,8 @@ struct Preset {
     name: &'static str,
     scopes: &'static [&'static str],
     groups_claim: Option<&'static str>,
+    prompt: &'static [&'static str],
+    parameters: &'static [(&'static str, &'static str)],
     /// It signs nobody out without the ID token.
     sign_out_by_form: bool,
 }
@@ -736,10 +753,13 @@ const NO_PRESET: Preset = Preset {
     name: "",
     scopes: &["profile", "email"],
     groups_claim: None,
+    prompt: &[],
+    parameters: &[],
     sign_out_by_form: false,
 };
 
 const PRESETS: &[Preset] = &[
+    // `offline_access` would have a refresh token outlive the session there.
     Preset {
         name: "keycloak",
         groups_claim: Some("groups"),
@@ -752,9 +772,12 @@ const PRESETS: &[Preset] = &[
         groups_claim: Some("groups"),
         ..NO_PRESET
     },
-    // It has no groups in tokens; `hd` names the organisation.
+    // It has no groups in tokens; `hd` names the organisation. It does not know `offline_access`, and
+    // gives a refresh token for its own parameter, with the first consent or a new one.
     Preset {
         name: "google",
+        prompt: &["consent"],
+        parameters: &[("access_type", "offline")],
         ..NO_PRESET
     },
     Preset {
@@ -762,6 +785,7 @@ const PRESETS: &[Preset] = &[
         scopes: &["profile", "email", "groups", "offline_access"],
         groups_claim: Some("groups"),
         sign_out_by_form: true,
+        ..NO_PRESET
     },
     // Claims of one's own must be named by a URL there; an action adds them.
     Preset {
@@ -841,13 +865,10 @@ fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
                 .ok_or_else(|| "a word without spaces and quotes".to_owned())
         })
     };
-    let scopes = words("scopes").unwrap_or_else(|| {
-        preset
-            .scopes
-            .iter()
-            .map(|&scope| scope.to_owned())
-            .collect()
-    });
+    let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    let scopes = words("scopes").unwrap_or_else(|| owned(preset.scopes));
+    let prompt = words("prompt").unwrap_or_else(|| owned(preset.prompt));
+    let parameters = parameters(table, preset);
     let algorithms = some_of(
         table,
         "algorithms",
@@ -864,6 +885,11 @@ fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
     });
     let claim = |key| table.value(key, |text| not_empty(text, "a claim's name"));
     let (name_claim, groups_claim) = (claim("name_claim"), claim("groups_claim"));
+    let groups_claim = groups_claim.or_else(|| preset.groups_claim.map(str::to_owned));
+    let groups_url = table.value("groups_url", safe_url);
+    if groups_url.is_some() && groups_claim.is_none() && !table.has("groups_claim") {
+        table.missing("groups_claim", "the claim that lists groups where they fit");
+    }
     let email_domains = email_domains(table);
     let age = table.value("max_age", unit::duration);
     let refresh = refresh(table);
@@ -894,7 +920,7 @@ fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
         algorithms: algorithms.unwrap_or_else(|| Algorithm::ALL.to_vec()),
         types: types.or_else(|| Type::named("JWT").map(|kind| vec![kind]))?,
         name_claim: name_claim.unwrap_or_else(|| "sub".to_owned()),
-        groups_claim: groups_claim.or_else(|| preset.groups_claim.map(str::to_owned)),
+        groups_claim,
         trust_unverified_email: table.boolean("trust_unverified_email").unwrap_or(false),
     };
     let settings = Settings {
@@ -904,13 +930,15 @@ fn people(provider: &Arc<str>, table: &Table) -> Option<Takes> {
         scopes,
         rule: Arc::new(rule),
         email_domains,
-        prompt: words("prompt").unwrap_or_default(),
+        prompt,
+        parameters,
         acr: words("acr_values").unwrap_or_default(),
         max_age: age,
         by_form: by_form.unwrap_or(false),
         sign_out_by_form: sign_out_by_form.unwrap_or(preset.sign_out_by_form),
         refresh,
         metadata: metadata?.map(Box::new),
+        groups_url,
         github: None,
     };
     Some(Takes::People {
@@ -996,12 +1024,14 @@ fn github(provider: &Arc<str>, table: &Table) -> Option<Takes> {
         rule: Arc::new(rule),
         email_domains,
         prompt: Vec::new(),
+        parameters: Vec::new(),
         acr: Vec::new(),
         max_age: None,
         by_form: false,
         sign_out_by_form: false,
         refresh,
         metadata: Some(Box::new(metadata)),
+        groups_url: None,
         github: Some(Box::new(github::Rule::new(
             &url,
             organizations.unwrap_or_default(),
@@ -1015,6 +1045,38 @@ fn github(provider: &Arc<str>, table: &Table) -> Option<Takes> {
         trust: trust?,
     })
 }
+
+/// What each request says besides: what is stated, and what the preset has that is not.
+fn parameters(table: &Table, preset: &Preset) -> Vec<Parameter> {
+    const KEY: &str = "authorization_parameters";
+    let mut stated = Vec::new();
+    for (name, values) in table.free_lists(KEY) {
+        let parsed = match values.as_slice() {
+            [value] => Parameter::new(&name, value),
+            [] | [_, ..] => Err(format!("one text for `{name}`")),
+        };
+        match parsed {
+            Ok(parameter) => stated.push(parameter),
+            Err(expected) => table.problem(KEY, format!("expected {expected}"), None),
+        }
+    }
+    if stated.len() > MOST_PARAMETERS {
+        let message = format!("more than {MOST_PARAMETERS} parameters");
+        table.problem(KEY, message, None);
+    }
+    let of_preset = preset
+        .parameters
+        .iter()
+        .filter_map(|(name, value)| Parameter::new(name, value).ok());
+    let unstated: Vec<_> = of_preset
+        .filter(|one| stated.iter().all(|other| other.name() != one.name()))
+        .collect();
+    stated.extend(unstated);
+    stated
+}
+
+/// More would make an address that providers cut off.
+const MOST_PARAMETERS: usize = 16;
 
 /// The domains of the addresses that lead to a provider.
 fn email_domains(table: &Table) -> Vec<String> {

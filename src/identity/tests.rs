@@ -403,6 +403,155 @@ fn a_client_proves_itself_in_one_way_that_is_whole() {
 }
 
 #[test]
+fn groups_that_do_not_fit_a_token_are_asked_for_where_the_configuration_says_and_nowhere_else() {
+    const PEOPLE: &str = "[provider.x]\nkind = 'oidc'\nissuer = 'https://i.test'\nclient_id = 'g'\n\
+                          client_secret = { env = 'S' }\n";
+    const GRAPH: &str = "https://graph.microsoft.com/v1.0/me/getMemberObjects";
+    let stated = |more: &str| {
+        read(&format!("{PEOPLE}{more}")).map(|providers| match &providers[0].takes {
+            Takes::People { settings, .. } => settings.groups_url.clone(),
+            Takes::Passwords { .. } | Takes::Tokens { .. } | Takes::Introspected { .. } => {
+                panic!("another kind")
+            }
+        })
+    };
+    let at = format!("groups_url = '{GRAPH}'\n");
+    for groups in ["preset = 'entra'", "groups_claim = 'groups'"] {
+        let stated = stated(&format!("{at}{groups}")).unwrap();
+        assert_eq!(stated.as_deref(), Some(GRAPH), "{groups}");
+    }
+    assert_eq!(stated("preset = 'entra'").unwrap(), None, "no preset asks");
+    for wrong in [
+        at.clone(),
+        format!("{at}preset = 'google'"),
+        "groups_url = 'http://graph.test/'\npreset = 'entra'".to_owned(),
+        "groups_url = 'https://a@graph.test/'\npreset = 'entra'".to_owned(),
+        "groups_url = ''\npreset = 'entra'".to_owned(),
+    ] {
+        assert_eq!(stated(&wrong).unwrap_err().len(), 1, "{wrong}");
+    }
+}
+
+/// What a browser is sent to a provider with that is stated so.
+async fn asks_of(more: &str) -> Vec<(String, String)> {
+    let text = format!(
+        "[provider.x]\nkind = 'oidc'\nissuer = 'https://i.test'\nclient_id = 'g'\n\
+         client_secret = {{ env = 'S' }}\nauthorization_url = 'https://i.test/authorize'\n\
+         token_url = 'https://i.test/token'\njwks_url = 'https://i.test/jwks'\n{more}"
+    );
+    let settings = match &read(&text).unwrap()[0].takes {
+        Takes::People { settings, .. } => oidc::Settings::clone(settings),
+        Takes::Passwords { .. } | Takes::Tokens { .. } | Takes::Introspected { .. } => {
+            panic!("another kind")
+        }
+    };
+    let provider = Oidc::new(settings, Client::without_tls(), oidc::Proof::None);
+    let asked = oidc::Begin {
+        browser: "b",
+        redirect_uri: "https://wiki.test/.portcullis/callback/x",
+        to: &ReturnTo::parse("/"),
+        max_age: None,
+        acr: &[],
+        login_hint: None,
+        hand_over: None,
+    };
+    let begun = provider.begin(asked, at(0)).await.unwrap();
+    assert!(begun.url.starts_with("https://i.test/authorize?"));
+    let url = openidconnect::url::Url::parse(&begun.url).unwrap();
+    url.query_pairs().into_owned().collect()
+}
+
+fn one<'p>(pairs: &'p [(String, String)], name: &str) -> Option<&'p str> {
+    let mut of_name = pairs.iter().filter(|(own, _)| own == name);
+    let value = of_name.next().map(|(_, value)| &**value);
+    assert_eq!(of_name.next(), None, "{name} comes once");
+    value
+}
+
+#[tokio::test]
+async fn each_preset_asks_for_what_gives_a_refresh_token_there() {
+    for (preset, scope, own) in [
+        ("keycloak", "openid profile email", &[][..]),
+        ("entra", "openid profile email offline_access", &[]),
+        (
+            "google",
+            "openid profile email",
+            &[("access_type", "offline"), ("prompt", "consent")],
+        ),
+        ("okta", "openid profile email groups offline_access", &[]),
+        ("auth0", "openid profile email offline_access", &[]),
+        ("gitlab", "openid profile email", &[]),
+        ("authentik", "openid profile email offline_access", &[]),
+        ("zitadel", "openid profile email offline_access", &[]),
+        ("dex", "openid profile email groups offline_access", &[]),
+    ] {
+        let pairs = asks_of(&format!("preset = '{preset}'")).await;
+        assert_eq!(one(&pairs, "scope"), Some(scope), "{preset}");
+        for name in ["access_type", "prompt"] {
+            let expected = own.iter().find(|(own, _)| *own == name);
+            let expected = expected.map(|(_, value)| *value);
+            assert_eq!(one(&pairs, name), expected, "{preset}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_configuration_says_of_a_request_counts_before_the_preset() {
+    let pairs = asks_of(
+        "preset = 'google'\nprompt = []\n\
+         authorization_parameters = { access_type = 'online', hd = 'a&state=b.test' }",
+    )
+    .await;
+    assert_eq!(one(&pairs, "prompt"), None);
+    assert_eq!(one(&pairs, "access_type"), Some("online"));
+    assert_eq!(one(&pairs, "hd"), Some("a&state=b.test"));
+    assert_eq!(one(&pairs, "state").map(str::len), Some(43));
+    let pairs =
+        asks_of("preset = 'google'\nauthorization_parameters = { hd = 'example.com' }").await;
+    assert_eq!(one(&pairs, "access_type"), Some("offline"));
+    assert_eq!(one(&pairs, "hd"), Some("example.com"));
+}
+
+#[test]
+fn no_parameter_takes_the_place_of_what_the_gate_says() {
+    let stated = |parameters: &str| {
+        read(&format!(
+            "[provider.x]\nkind = 'oidc'\nissuer = 'https://i.test'\nclient_id = 'g'\n\
+             client_secret = {{ env = 'S' }}\nauthorization_parameters = {parameters}\n"
+        ))
+    };
+    for name in [
+        "state",
+        "nonce",
+        "redirect_uri",
+        "code_challenge",
+        "response_type",
+        "client_id",
+        "scope",
+        "prompt",
+        "request_uri",
+        "'Redirect.Uri'",
+    ] {
+        let problems = stated(&format!("{{ {name} = 'x', hd = 'y' }}")).unwrap_err();
+        let bare = name.trim_matches('\'');
+        let expected = format!("expected no `{bare}`, which the gate says itself");
+        assert_eq!(problems, [expected]);
+    }
+    let many: Vec<_> = (0..17).map(|number| format!("a{number} = 'x'")).collect();
+    for wrong in [
+        "{ hd = [] }",
+        "{ hd = ['a', 'b'] }",
+        "{ hd = '' }",
+        "{ hd = 1 }",
+        "{ 'h d' = 'a' }",
+        "'hd'",
+        &format!("{{ {} }}", many.join(", ")),
+    ] {
+        assert_eq!(stated(wrong).unwrap_err().len(), 1, "{wrong}");
+    }
+}
+
+#[test]
 fn a_renewed_key_is_taken_up_and_nothing_else_forgets_what_is_known() {
     let world = World::new();
     let base = world.dir.path();

@@ -23,15 +23,27 @@ pub enum Purpose {
     HandOver,
     /// A session for another host.
     Admission,
+    /// What must not come a second time; it stands for nothing else.
+    Seen,
 }
 
 impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Attempt,
+        Self::Posted,
+        Self::HandOver,
+        Self::Admission,
+        Self::Seen,
+    ];
+
     const fn name(self) -> &'static [u8] {
         match self {
             Self::Attempt => b"sign-in attempt",
             Self::Posted => b"posted answer",
             Self::HandOver => b"hand-over",
             Self::Admission => b"admission",
+            Self::Seen => b"seen",
         }
     }
 }

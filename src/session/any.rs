@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::pure::session::{Hash, Seconds};
+use crate::pure::ticket::Purpose;
 
 use super::embedded::Store as File;
 use super::redis::Store as Servers;
@@ -102,19 +103,21 @@ impl Store {
         }
     }
 
-    /// Keeps what a ticket stands for until it ends; answers whether the ticket is new.
+    /// Keeps what a ticket stands for until it ends; answers whether the ticket is new. What it is known
+    /// by says its purpose, too: a store may go without.
     ///
     /// # Errors
     /// Why it may not be kept.
     pub async fn keep(
         &self,
+        purpose: Purpose,
         ticket: [u8; 32],
         value: Vec<u8>,
         now: Seconds,
         ends: Seconds,
     ) -> Result<bool, StoreError> {
         match self {
-            Self::Embedded(store) => store.keep(ticket, value, now, ends).await,
+            Self::Embedded(store) => store.keep(purpose, ticket, value, now, ends).await,
             Self::Redis(store) => store.keep(ticket, value, now, ends).await,
         }
     }
@@ -125,11 +128,12 @@ impl Store {
     /// Why the store can't say.
     pub async fn peek(
         &self,
+        purpose: Purpose,
         ticket: [u8; 32],
         now: Seconds,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         match self {
-            Self::Embedded(store) => store.peek(ticket, now).await,
+            Self::Embedded(store) => store.peek(purpose, ticket, now).await,
             Self::Redis(store) => store.peek(ticket).await,
         }
     }
@@ -140,11 +144,12 @@ impl Store {
     /// Why the store can't say.
     pub async fn take(
         &self,
+        purpose: Purpose,
         ticket: [u8; 32],
         now: Seconds,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         match self {
-            Self::Embedded(store) => store.take(ticket, now).await,
+            Self::Embedded(store) => store.take(purpose, ticket, now).await,
             Self::Redis(store) => store.take(ticket).await,
         }
     }

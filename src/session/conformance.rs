@@ -9,8 +9,10 @@ use super::redis::tests::Server;
 use super::store::{Index, IndexKey, MAX_SESSIONS_PER_USER, New, Row};
 use crate::pure::seal;
 use crate::pure::session::{Hash, Seconds};
+use crate::pure::ticket::{Purpose, Ticket};
 
 const HOUR: Duration = Duration::from_secs(3600);
+const PURPOSE: Purpose = Purpose::Attempt;
 
 type Behaviour = for<'c> fn(&'c Case<'c>) -> Pin<Box<dyn Future<Output = ()> + 'c>>;
 
@@ -45,6 +47,9 @@ const BEHAVIOURS: &[(&str, Behaviour)] = &[
     }),
     ("a ticket is taken once and not after its end", |case| {
         Box::pin(a_ticket_is_taken_once(case))
+    }),
+    ("a ticket is one of each purpose by itself", |case| {
+        Box::pin(a_ticket_is_one_of_each_purpose(case))
     }),
     ("of fifty who take a ticket one gets it", |case| {
         Box::pin(of_fifty_takers_one_gets_it(case))
@@ -312,14 +317,17 @@ async fn a_ticket_is_taken_once(case: &Case<'_>) {
     let keep = async |number, value: u8, now: Seconds, life| {
         let ends = now.plus(Duration::from_secs(life));
         store
-            .keep(ticket(number), vec![value], now, ends)
+            .keep(PURPOSE, ticket(number), vec![value], now, ends)
             .await
             .unwrap()
     };
-    let take = async |number, now| store.take(ticket(number), now).await.unwrap();
+    let take = async |number, now| store.take(PURPOSE, ticket(number), now).await.unwrap();
     assert!(keep(1, 7, now, 60).await);
     assert!(!keep(1, 8, now, 60).await, "it stays as it is");
-    assert_eq!(store.peek(ticket(1), now).await.unwrap(), Some(vec![7]));
+    assert_eq!(
+        store.peek(PURPOSE, ticket(1), now).await.unwrap(),
+        Some(vec![7])
+    );
     assert_eq!(take(1, now).await, Some(vec![7]));
     assert_eq!(take(1, now).await, None);
     assert!(keep(1, 8, now, 60).await);
@@ -327,21 +335,45 @@ async fn a_ticket_is_taken_once(case: &Case<'_>) {
     assert!(keep(2, 7, now, 1).await && keep(3, 7, now, 1).await);
     tokio::time::sleep(Duration::from_millis(2100)).await;
     let later = now.plus(Duration::from_secs(2));
-    assert_eq!(store.peek(ticket(2), later).await.unwrap(), None);
+    assert_eq!(store.peek(PURPOSE, ticket(2), later).await.unwrap(), None);
     assert_eq!(take(2, later).await, None);
     assert!(keep(3, 8, later, 60).await, "what has ended is not there");
     assert_eq!(take(3, later).await, Some(vec![8]));
 
     let ends = now.plus(HOUR);
-    assert!(store.keep(ticket(4), Vec::new(), now, ends).await.unwrap());
+    assert!(
+        store
+            .keep(PURPOSE, ticket(4), Vec::new(), now, ends)
+            .await
+            .unwrap()
+    );
     assert_eq!(take(4, now).await, Some(Vec::new()));
+}
+
+async fn a_ticket_is_one_of_each_purpose(case: &Case<'_>) {
+    let (store, now) = (case.store, case.now);
+    let (ticket, ends) = (Ticket::new(case.hash(1).0), now.plus(HOUR));
+    for (purpose, value) in Purpose::ALL.into_iter().zip(0..) {
+        let kept = store.keep(purpose, ticket.hash(purpose), vec![value], now, ends);
+        assert!(kept.await.unwrap(), "{purpose:?}");
+    }
+    for (purpose, value) in Purpose::ALL.into_iter().zip(0..) {
+        let hash = ticket.hash(purpose);
+        let value = Some(vec![value]);
+        assert_eq!(store.peek(purpose, hash, now).await.unwrap(), value);
+        assert_eq!(store.take(purpose, hash, now).await.unwrap(), value);
+        assert_eq!(store.peek(purpose, hash, now).await.unwrap(), None);
+    }
 }
 
 async fn of_fifty_takers_one_gets_it(case: &Case<'_>) {
     let (ticket, now) = (case.hash(1).0, case.now);
     let ends = now.plus(HOUR);
-    case.store.keep(ticket, vec![7], now, ends).await.unwrap();
-    let takers = (0..50).map(|_| case.store.take(ticket, now));
+    case.store
+        .keep(PURPOSE, ticket, vec![7], now, ends)
+        .await
+        .unwrap();
+    let takers = (0..50).map(|_| case.store.take(PURPOSE, ticket, now));
     let got = all(takers).await;
     let got: Vec<_> = got.into_iter().filter_map(Result::unwrap).collect();
     assert_eq!(got, [vec![7]]);
@@ -350,7 +382,7 @@ async fn of_fifty_takers_one_gets_it(case: &Case<'_>) {
 async fn of_fifty_keepers_one_is_first(case: &Case<'_>) {
     let (ticket, now) = (case.hash(1).0, case.now);
     let ends = now.plus(HOUR);
-    let keepers = (0..50).map(|_| case.store.keep(ticket, Vec::new(), now, ends));
+    let keepers = (0..50).map(|_| case.store.keep(PURPOSE, ticket, Vec::new(), now, ends));
     let first = all(keepers).await;
     let first = first
         .into_iter()

@@ -29,6 +29,7 @@ use tracing::{error, info};
 
 use crate::pure::seal::Mac;
 use crate::pure::session::{Hash, Seconds};
+use crate::pure::ticket::Purpose;
 
 use super::store::{Cursor, Index, IndexKey, MAX_SESSIONS_PER_USER, New, Page, Row, StoreError};
 
@@ -45,7 +46,7 @@ const BATCH: usize = 128;
 const TICK: Duration = Duration::from_secs(5);
 /// Last-seen times that wait for the tick; more are dropped, and come again in a minute.
 const MAX_TOUCHED: usize = 65_536;
-/// Tickets at once; the one that ends first makes room, for anybody can have one made.
+/// Tickets of one purpose at once; the one that ends first makes room, for anybody can have some made.
 pub const MAX_TICKETS: u64 = 100_000;
 const CACHE_BYTES: usize = 16 << 20;
 const SCHEMA: u64 = 2;
@@ -55,9 +56,6 @@ const SCHEMA: u64 = 2;
 const SESSIONS: TableDefinition<&[u8; 32], Session> = TableDefinition::new("sessions");
 const DEATHS: TableDefinition<(u64, &Part), ()> = TableDefinition::new("session_ends");
 const INDEX: TableDefinition<(&Part, &Part), ()> = TableDefinition::new("index");
-/// When a ticket ends, and what it stands for.
-const TICKETS: TableDefinition<&[u8; 32], (u64, &[u8])> = TableDefinition::new("tickets");
-const TICKET_ENDS: TableDefinition<(u64, &[u8; 32]), ()> = TableDefinition::new("ticket_ends");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
 type Session = (u64, u64, u64, &'static [u8], &'static [u8]);
@@ -65,7 +63,32 @@ type Session = (u64, u64, u64, &'static [u8], &'static [u8]);
 type Part = [u8; 12];
 
 /// Tables of earlier versions.
-const FORMER: [&str; 5] = ["records", "marks", "deaths", "users", "owners"];
+const FORMER: [&str; 7] = [
+    "records",
+    "marks",
+    "deaths",
+    "users",
+    "owners",
+    "tickets",
+    "ticket_ends",
+];
+
+/// When a ticket ends, and what it stands for.
+type Tickets = TableDefinition<'static, &'static [u8; 32], (u64, &'static [u8])>;
+/// Tickets in the order in which they end.
+type Ends = TableDefinition<'static, (u64, &'static [u8; 32]), ()>;
+
+/// The tables of one purpose, so that a flood of its tickets pushes out no others.
+const fn tables(purpose: Purpose) -> (Tickets, Ends) {
+    let (tickets, ends) = match purpose {
+        Purpose::Attempt => ("attempts", "attempt_ends"),
+        Purpose::Posted => ("posted", "posted_ends"),
+        Purpose::HandOver => ("hand_overs", "hand_over_ends"),
+        Purpose::Admission => ("admissions", "admission_ends"),
+        Purpose::Seen => ("seen", "seen_ends"),
+    };
+    (TableDefinition::new(tickets), TableDefinition::new(ends))
+}
 
 /// Why the store did not open.
 #[derive(Debug)]
@@ -107,6 +130,7 @@ enum Read {
     Of(IndexKey, oneshot::Sender<Result<Vec<Hash>, StoreError>>),
     Page(Hash, oneshot::Sender<Result<Page, StoreError>>),
     Ticket(
+        Purpose,
         [u8; 32],
         Seconds,
         oneshot::Sender<Result<Option<Vec<u8>>, StoreError>>,
@@ -115,6 +139,7 @@ enum Read {
 
 /// What a ticket stands for, and until when.
 struct Kept {
+    purpose: Purpose,
     ticket: [u8; 32],
     value: Vec<u8>,
     now: Seconds,
@@ -128,6 +153,7 @@ enum Write {
     Replace(Hash, Vec<u8>, oneshot::Sender<Result<bool, StoreError>>),
     Keep(Kept, oneshot::Sender<Result<bool, StoreError>>),
     Take(
+        Purpose,
         [u8; 32],
         Seconds,
         oneshot::Sender<Result<Option<Vec<u8>>, StoreError>>,
@@ -240,12 +266,14 @@ impl Store {
     /// Why it may not be kept.
     pub async fn keep(
         &self,
+        purpose: Purpose,
         ticket: [u8; 32],
         value: Vec<u8>,
         now: Seconds,
         ends: Seconds,
     ) -> Result<bool, StoreError> {
         let kept = Kept {
+            purpose,
             ticket,
             value,
             now,
@@ -260,10 +288,12 @@ impl Store {
     /// Why the store can't say.
     pub async fn peek(
         &self,
+        purpose: Purpose,
         ticket: [u8; 32],
         now: Seconds,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        self.read(|answer| Read::Ticket(ticket, now, answer)).await
+        self.read(|answer| Read::Ticket(purpose, ticket, now, answer))
+            .await
     }
 
     /// What a ticket stands for, which from now on is nothing.
@@ -272,10 +302,12 @@ impl Store {
     /// Why the store can't say.
     pub async fn take(
         &self,
+        purpose: Purpose,
         ticket: [u8; 32],
         now: Seconds,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        self.write(|answer| Write::Take(ticket, now, answer)).await
+        self.write(|answer| Write::Take(purpose, ticket, now, answer))
+            .await
     }
 
     /// Removes up to [`MAX_PRUNED`] sessions that are over, and answers how many it was.
@@ -455,8 +487,10 @@ fn read_all(shared: &Shared, asks: &Receiver<Read>) {
             Read::Session(hash, to) => read(shared, to, |database| session(database, hash)),
             Read::Of(key, to) => read(shared, to, |database| of(database, key)),
             Read::Page(after, to) => read(shared, to, |database| page(database, after)),
-            Read::Ticket(ticket, now, to) => {
-                read(shared, to, |database| value(database, &ticket, now));
+            Read::Ticket(purpose, ticket, now, to) => {
+                read(shared, to, |database| {
+                    value(database, purpose, &ticket, now)
+                });
             }
         }
     }
@@ -554,10 +588,11 @@ fn whole(
 
 fn value(
     database: &Database,
+    purpose: Purpose,
     ticket: &[u8; 32],
     now: Seconds,
 ) -> Result<Option<Vec<u8>>, redb::Error> {
-    let tickets = database.begin_read()?.open_table(TICKETS)?;
+    let tickets = database.begin_read()?.open_table(tables(purpose).0)?;
     let kept = tickets.get(ticket)?;
     Ok(kept.and_then(|kept| {
         let (ends, value) = kept.value();
@@ -638,8 +673,14 @@ fn apply(
                 Write::Replace(hash, sealed, to) => {
                     answer(answers, to, tables.replace(&hash.0, &sealed))?;
                 }
-                Write::Keep(kept, to) => answer(answers, to, tables.keep(&kept))?,
-                Write::Take(ticket, now, to) => answer(answers, to, tables.take(&ticket, now))?,
+                Write::Keep(kept, to) => {
+                    let tickets = tables.tickets(kept.purpose);
+                    answer(answers, to, tickets.keep(&kept, MAX_TICKETS))?;
+                }
+                Write::Take(purpose, ticket, now, to) => {
+                    let tickets = tables.tickets(purpose);
+                    answer(answers, to, tickets.take(&ticket, now))?;
+                }
                 Write::Prune(now, to) => answer(answers, to, tables.prune(now))?,
                 Write::Touch(..) => {}
             }
@@ -678,8 +719,11 @@ struct Tables<'t> {
     sessions: Table<'t, &'static [u8; 32], Session>,
     deaths: Table<'t, (u64, &'static Part), ()>,
     index: Table<'t, (&'static Part, &'static Part), ()>,
-    tickets: Table<'t, &'static [u8; 32], (u64, &'static [u8])>,
-    ticket_ends: Table<'t, (u64, &'static [u8; 32]), ()>,
+    attempts: Kind<'t>,
+    posted: Kind<'t>,
+    hand_overs: Kind<'t>,
+    admissions: Kind<'t>,
+    seen: Kind<'t>,
 }
 
 impl<'t> Tables<'t> {
@@ -688,9 +732,22 @@ impl<'t> Tables<'t> {
             sessions: write.open_table(SESSIONS)?,
             deaths: write.open_table(DEATHS)?,
             index: write.open_table(INDEX)?,
-            tickets: write.open_table(TICKETS)?,
-            ticket_ends: write.open_table(TICKET_ENDS)?,
+            attempts: Kind::open(write, Purpose::Attempt)?,
+            posted: Kind::open(write, Purpose::Posted)?,
+            hand_overs: Kind::open(write, Purpose::HandOver)?,
+            admissions: Kind::open(write, Purpose::Admission)?,
+            seen: Kind::open(write, Purpose::Seen)?,
         })
+    }
+
+    const fn tickets(&mut self, purpose: Purpose) -> &mut Kind<'t> {
+        match purpose {
+            Purpose::Attempt => &mut self.attempts,
+            Purpose::Posted => &mut self.posted,
+            Purpose::HandOver => &mut self.hand_overs,
+            Purpose::Admission => &mut self.admissions,
+            Purpose::Seen => &mut self.seen,
+        }
     }
 
     fn create(&mut self, new: &New) -> Result<Vec<Hash>, redb::Error> {
@@ -772,35 +829,6 @@ impl<'t> Tables<'t> {
         self.change(hash, |_, row| *row = sealed.to_vec())
     }
 
-    fn keep(&mut self, kept: &Kept) -> Result<bool, redb::Error> {
-        let there = self.tickets.get(&kept.ticket)?.map(|kept| kept.value().0);
-        match there {
-            Some(ends) if ends > kept.now.0 => return Ok(false),
-            Some(ends) => drop(self.ticket_ends.remove((ends, &kept.ticket))?),
-            None => {}
-        }
-        if self.tickets.len()? >= MAX_TICKETS
-            && let Some(first) = self.ticket_ends.pop_first()?.map(|row| *row.0.value().1)
-        {
-            self.tickets.remove(&first)?;
-        }
-        self.tickets
-            .insert(&kept.ticket, (kept.ends.0, kept.value.as_slice()))?;
-        self.ticket_ends.insert((kept.ends.0, &kept.ticket), ())?;
-        Ok(true)
-    }
-
-    fn take(&mut self, ticket: &[u8; 32], now: Seconds) -> Result<Option<Vec<u8>>, redb::Error> {
-        let Some((ends, value)) = self.tickets.remove(ticket)?.map(|kept| {
-            let (ends, value) = kept.value();
-            (ends, value.to_vec())
-        }) else {
-            return Ok(None);
-        };
-        self.ticket_ends.remove((ends, ticket))?;
-        Ok((ends > now.0).then_some(value))
-    }
-
     fn remove_all(&mut self, key: &IndexKey) -> Result<Vec<Hash>, redb::Error> {
         let hashes = hashes(&self.index, &self.sessions, key)?;
         for hash in &hashes {
@@ -855,23 +883,69 @@ impl<'t> Tables<'t> {
                 None => drop(self.deaths.remove((*died, part))?),
             }
         }
-        let mut ended = Vec::new();
-        for row in self
-            .ticket_ends
-            .range(..=(now.0, &[0xff; 32]))?
-            .take(MAX_PRUNED)
+        for purpose in Purpose::ALL {
+            self.tickets(purpose).prune(now)?;
+        }
+        Ok(dead.len())
+    }
+}
+
+/// The tickets of one purpose.
+struct Kind<'t> {
+    tickets: Table<'t, &'static [u8; 32], (u64, &'static [u8])>,
+    ends: Table<'t, (u64, &'static [u8; 32]), ()>,
+}
+
+impl<'t> Kind<'t> {
+    fn open(write: &'t WriteTransaction, purpose: Purpose) -> Result<Self, TableError> {
+        let (tickets, ends) = tables(purpose);
+        Ok(Self {
+            tickets: write.open_table(tickets)?,
+            ends: write.open_table(ends)?,
+        })
+    }
+
+    fn keep(&mut self, kept: &Kept, most: u64) -> Result<bool, redb::Error> {
+        let there = self.tickets.get(&kept.ticket)?.map(|kept| kept.value().0);
+        match there {
+            Some(ends) if ends > kept.now.0 => return Ok(false),
+            Some(ends) => drop(self.ends.remove((ends, &kept.ticket))?),
+            None => {}
+        }
+        if self.tickets.len()? >= most
+            && let Some(first) = self.ends.pop_first()?.map(|row| *row.0.value().1)
         {
-            let (ends, ticket) = {
-                let key = row?.0;
-                (key.value().0, *key.value().1)
-            };
-            ended.push((ends, ticket));
+            self.tickets.remove(&first)?;
+        }
+        self.tickets
+            .insert(&kept.ticket, (kept.ends.0, kept.value.as_slice()))?;
+        self.ends.insert((kept.ends.0, &kept.ticket), ())?;
+        Ok(true)
+    }
+
+    fn take(&mut self, ticket: &[u8; 32], now: Seconds) -> Result<Option<Vec<u8>>, redb::Error> {
+        let Some((ends, value)) = self.tickets.remove(ticket)?.map(|kept| {
+            let (ends, value) = kept.value();
+            (ends, value.to_vec())
+        }) else {
+            return Ok(None);
+        };
+        self.ends.remove((ends, ticket))?;
+        Ok((ends > now.0).then_some(value))
+    }
+
+    fn prune(&mut self, now: Seconds) -> Result<(), redb::Error> {
+        let mut ended = Vec::new();
+        for row in self.ends.range(..=(now.0, &[0xff; 32]))?.take(MAX_PRUNED) {
+            let key = row?.0;
+            let (ends, ticket) = key.value();
+            ended.push((ends, *ticket));
         }
         for (ends, ticket) in ended {
             self.tickets.remove(&ticket)?;
-            self.ticket_ends.remove((ends, &ticket))?;
+            self.ends.remove((ends, &ticket))?;
         }
-        Ok(dead.len())
+        Ok(())
     }
 }
 

@@ -20,6 +20,7 @@ from provider import CALLBACK, SCRIPT, SECRET, SESSION, World, oidc
 HOUR_S = 3600
 REFRESH_S = 2
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+MEMBER_OBJECTS = "/v1.0/me/getMemberObjects"
 CLI = {"client_id": "cli", "sub": "robot", "aud": "api"}
 BACK_CHANNEL = "/.portcullis/back-channel-logout/"
 FRONT_CHANNEL = "/.portcullis/front-channel-logout/"
@@ -96,6 +97,7 @@ def setUpModule():
             oidc("rival", rival),
             oidc("posted", corp, more='response_mode = "form_post"'),
             oidc("quick", corp, "quick", f'refresh = "{REFRESH_S}s"'),
+            oidc("large", corp, "quick", f'refresh = "{REFRESH_S}s"\ngroups_url = "{corp.issuer}{MEMBER_OBJECTS}"'),
             oidc("strict", corp, more='acr_values = ["mfa"]\nmax_age = "1m"'),
             oidc("plain", corp, more=NO_METADATA.format(corp.issuer)),
             API.format(corp.issuer),
@@ -106,6 +108,9 @@ def setUpModule():
         "both": policy("corp", "rival"),
         "posted": policy("posted"),
         "quick": policy("quick"),
+        "large": policy("large"),
+        "many": policy("large").replace('access = "signed-in"', "")
+        + '[headers]\nidentity = ["user"]\n[access]\ngroups = ["000003ff-bbbb-cccc-dddd-eeeeeeeeeeee"]\n',
         "plain": policy("plain"),
         "api": policy("api"),
         "strict": policy("strict"),
@@ -266,6 +271,45 @@ class IdTokens(Case):
     def test_a_group_with_a_comma_is_one_group(self):
         person = self.signed_in(self.world.somebody(groups=["staff,admins"]))
         self.assertEqual(self.backend.seen_of(person.agent)[-1]["fields"]["x-portcullis-groups"], "staff%2Cadmins")
+
+    def test_a_directory_that_does_not_say_all_groups_signs_nobody_in(self):
+        trap = self.backend.url + "/mallory"
+        other = self.world.somebody(groups=["admins"])
+        for name, (answer, status, reason) in {
+            "refused": ({"status": 403}, 403, "oidc.groups_url"),
+            "a token that counts no more": ({"status": 401}, 403, "oidc.groups_url"),
+            "another success": ({"status": 201}, 403, "oidc.groups_url"),
+            "elsewhere": ({"status": 302, "headers": {"location": trap}}, 403, "oidc.groups_url"),
+            "elsewhere, by the same method": ({"status": 307, "headers": {"location": trap}}, 403, "oidc.groups_url"),
+            "trouble": ({"status": 500}, 503, "oidc.away"),
+            "asked too often": ({"status": 429}, 503, "oidc.away"),
+            "a part": ({"content": {"value": ["staff"], "@odata.nextLink": trap}}, 403, "oidc.groups_url"),
+            "two lists": ({"content": '{"value":[],"value":["admins"]}'}, 403, "oidc.groups_url"),
+            "no list": ({"content": {"value": "admins"}}, 403, "oidc.groups_url"),
+            "no JSON": ({"content": "admins"}, 403, "oidc.groups_url"),
+            "numbers": ({"content": {"value": [1]}}, 403, "oidc.groups_url"),
+            "a line break": ({"content": {"value": ["a\r\nX-Portcullis-User: root"]}}, 403, "sign_in.jwt_groups"),
+            "more than a session keeps": ({"content": {"value": ["staff"] * 1025}}, 403, "oidc.group_overage"),
+            "more than is read": ({"content": {"value": ["s" * 600] * 1024}}, 503, "oidc.away"),
+        }.items():
+            with self.subTest(name):
+                self.corp.mode(overage=trap, groups_answer=answer)
+                self.assert_not_signed_in(status, reason, "large")
+        self.corp.mode(overage=trap, down=["groups"])
+        self.assert_not_signed_in(503, "oidc.away", "large", other)
+        self.corp.mode(overage=trap, huge=["groups"])
+        self.assert_not_signed_in(503, "oidc.away", "large", other)
+        for name, claims in {
+            "another claim": {"_claim_names": {"roles": "src1"}},
+            "no names": {"_claim_names": "groups"},
+            "no truth": {"hasgroups": "true"},
+        }.items():
+            with self.subTest(name):
+                self.corp.forge({"claims": {"groups": ["staff"]} | claims})
+                self.assert_not_signed_in(403, "oidc.group_overage", "large")
+        self.corp.mode(overage=trap)
+        self.assert_not_signed_in(403, "oidc.group_overage", "", other)
+        self.assertNotIn("/mallory", self.backend.received_text(), "what a token names is asked nothing")
 
     def test_a_sign_in_that_is_weaker_or_older_than_asked_for_is_none(self):
         self.signed_in(app="strict")
@@ -1126,6 +1170,64 @@ class Refresh(Case):
         self.assertEqual(people[honest].whoami("quick"), honest)
         self.assertEqual(people[regrouped].whoami("quick"), regrouped)
         self.assertEqual(self.backend.seen_of(people[regrouped].agent)[-1]["fields"]["x-portcullis-groups"], "others")
+
+    def test_a_new_refresh_token_is_kept_though_the_provider_does_not_say_who_it_is_for(self):
+        """The one of before counts no more by then."""
+        sub = self.world.somebody()
+        person = self.signed_in(sub, "quick")
+        for _ in range(3):
+            grow_stale()
+            self.corp.mode(refresh_without_id_token=True, down=["userinfo"])
+            self.assertEqual(person.whoami("quick"), sub)
+        self.corp.tell("/users", {"sub": sub, "groups": ["others"]})
+        self.corp.mode()
+        grow_stale()
+        self.assertEqual(person.whoami("quick"), sub)
+        self.assertEqual(self.backend.seen_of(person.agent)[-1]["fields"]["x-portcullis-groups"], "others")
+
+    def test_groups_that_do_not_fit_a_token_are_asked_for_at_the_stated_place_alone(self):
+        trap = self.backend.url + "/mallory"
+        sub = self.world.somebody(groups=[f"group-{number}" for number in range(300)])
+
+        def groups():
+            self.assertEqual(person.whoami("large"), sub)
+            return self.backend.seen_of(person.agent)[-1]["fields"]["x-portcullis-groups"].split(",")
+
+        def change(*names):
+            self.corp.tell("/users", {"sub": sub, "groups": list(names)})
+            grow_stale()
+
+        self.corp.mode(overage=trap)
+        said = self.corp.counts()["userinfo"]
+        person = self.signed_in(sub, "large")
+        self.assertEqual(self.corp.counts()["userinfo"], said, "userinfo is not asked for what it has not")
+        self.assertEqual(groups(), [f"group-{number}" for number in range(300)])
+        change("others")
+        self.assertEqual(groups(), ["others"], "a refresh asks again")
+        self.corp.mode(overage=trap, refresh_without_id_token=True)
+        change("third")
+        self.assertEqual(groups(), ["third"], "one that brings no ID token, too")
+        for answer in ({"status": 500}, {"status": 429}):
+            self.corp.mode(overage=trap, groups_answer=answer)
+            change("fourth")
+            self.assertEqual(groups(), ["third"], "what can not be asked takes nothing back")
+        self.corp.mode()
+        grow_stale()
+        wait_until(lambda: groups() == ["fourth"], "they fit a token again")
+        asked = self.corp.counts()["groups"]
+        grow_stale()
+        self.assertEqual((groups(), self.corp.counts()["groups"]), (["fourth"], asked), "and are asked for nowhere else")
+        self.corp.mode(overage=trap, groups_answer={"status": 403})
+        grow_stale()
+        reached = len(self.backend.seen_of(person.agent))
+        answer = person.ask(person.at("/", "large"), headers=SCRIPT)
+        self.assert_refused(person, answer, 401, "sign_in.session_over", reached)
+        self.assertNotIn("/mallory", self.backend.received_text(), "what a token names is asked nothing")
+
+    def test_as_many_groups_as_a_session_keeps_are_kept(self):
+        ids = [f"{number:08x}-bbbb-cccc-dddd-eeeeeeeeeeee" for number in range(1024)]
+        self.corp.mode(overage=self.backend.url)
+        self.signed_in(self.world.somebody(groups=ids), "many")
 
     def test_no_token_of_the_provider_leaves_the_gate(self):
         self.corp.tell("/counts", {})

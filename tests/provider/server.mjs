@@ -32,7 +32,9 @@ const ENDPOINTS = {
   "/token/revocation": "revocation",
   "/request": "par",
   "/session/end": "end_session",
+  "/v1.0/me/getMemberObjects": "groups",
 };
+const OVERAGE = { groups: null, _claim_names: { groups: "src1" } };
 const MODES = [
   "id_token",
   "down",
@@ -43,6 +45,9 @@ const MODES = [
   "userinfo_wrong_sub",
   "deny",
   "refresh_refused",
+  "refresh_without_id_token",
+  "overage",
+  "groups_answer",
   "access_token_ttl",
 ];
 
@@ -369,11 +374,37 @@ async function misbehave(ctx, next) {
   if (endpoint === "token") {
     const grantType = ctx.oidc?.params?.grant_type;
     if (grantType) counts.token[grantType] = (counts.token[grantType] ?? 0) + 1;
+    if (ctx.body?.id_token && mode.overage) ctx.body.id_token = reissue(ctx.body.id_token, { claims: overage() });
+    if (grantType === "refresh_token" && mode.refresh_without_id_token) delete ctx.body.id_token;
     if (ctx.body?.id_token && mode.id_token) ctx.body.id_token = reissue(ctx.body.id_token, mode.id_token);
     if (ctx.body?.access_token) issued.push(without(ctx.body, (name) => !name.endsWith("_token")));
   }
   if (endpoint === "userinfo" && ctx.body?.sub && mode.userinfo_wrong_sub) ctx.body.sub = "mallory";
+  if (endpoint === "userinfo" && ctx.body?.sub && mode.overage) delete ctx.body.groups;
   if (ctx.path.startsWith("/auth") && (mode.no_iss || mode.wrong_iss_param)) changeIss(ctx);
+}
+
+/** What a token says of groups that do not fit it; the place that it names for them is a trap. */
+function overage() {
+  return { ...OVERAGE, _claim_sources: { src1: { endpoint: String(mode.overage) } } };
+}
+
+/** All groups of the holder of an access token, as Microsoft Graph tells them. */
+async function tellGroups(request, answer) {
+  const asked = await read(request);
+  const [, bearer] = /^Bearer (\S+)$/.exec(request.headers.authorization ?? "") ?? [];
+  const token = bearer && (await provider.AccessToken.find(bearer));
+  const user = token && findUser(token.accountId);
+  const fits = request.method === "POST" && request.headers["content-type"] === "application/json"
+    && asked === '{"securityEnabledOnly":true}';
+  const say = (status, content, headers) => {
+    answer.writeHead(status, { "content-type": "application/json;charset=utf-8", ...headers });
+    answer.end(typeof content === "string" ? content : JSON.stringify(content));
+  };
+  if (!user) return say(401, { error: { code: "InvalidAuthenticationToken" } });
+  if (!fits) return say(400, { error: { code: "BadRequest" } });
+  const { status, content, headers } = mode.groups_answer ?? {};
+  say(status ?? 200, content ?? { "@odata.context": `${issuer}/$metadata`, value: user.groups }, headers);
 }
 
 function changeIss(ctx) {
@@ -448,6 +479,8 @@ async function serve(request, answer) {
   } else if (meant(mode.huge, endpoint, ["jwks", "token", "userinfo"])) {
     answer.writeHead(200, { "content-type": "application/json" });
     await pipeline(Readable.from(garbage()), answer).catch(() => {});
+  } else if (endpoint === "groups") {
+    await tellGroups(request, answer);
   } else if (pathname.startsWith("/interaction/")) {
     await interact(request, answer);
   } else {

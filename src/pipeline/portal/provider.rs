@@ -341,6 +341,7 @@ impl Visit<'_> {
                 | oidc::Error::IdToken(_)
                 | oidc::Error::UserInfo
                 | oidc::Error::GroupOverage
+                | oidc::Error::GroupsUrl
                 | oidc::Error::GroupsUnsaid
                 | oidc::Error::Replayed => Trouble::Unproven,
                 oidc::Error::Internal => return Err(Refused::Internal),

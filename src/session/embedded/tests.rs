@@ -1,9 +1,12 @@
 //! Tests of the store.
 
-use redb::TableHandle as _;
+use redb::TableHandle;
+
+use crate::pure::seal;
 
 use super::*;
 
+const PURPOSE: Purpose = Purpose::Attempt;
 const IDLE: Duration = Duration::from_secs(100);
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -245,6 +248,9 @@ async fn a_store_of_the_first_version_is_emptied_and_used() {
             TableDefinition::new("marks");
         let mut marks = write.open_table(marks).unwrap();
         marks.insert(&[1; 32], (9, 9, 9, &[2; 32])).unwrap();
+        let tickets: TableDefinition<'_, &[u8; 32], (u64, &[u8])> = TableDefinition::new("tickets");
+        let mut tickets = write.open_table(tickets).unwrap();
+        tickets.insert(&[1; 32], (9, b"".as_slice())).unwrap();
         let mut meta = write.open_table(META).unwrap();
         let version = 1_u64.to_be_bytes();
         meta.insert("version", version.as_slice()).unwrap();
@@ -258,7 +264,7 @@ async fn a_store_of_the_first_version_is_emptied_and_used() {
     let database = Database::open(&path).unwrap();
     let read = database.begin_read().unwrap();
     let tables: Vec<_> = read.list_tables().unwrap().collect();
-    assert!(tables.iter().all(|table| table.name() != "records"));
+    assert!(tables.iter().all(|table| !FORMER.contains(&table.name())));
 }
 
 #[test]
@@ -319,21 +325,89 @@ async fn a_record_is_replaced_only_where_there_is_one() {
 async fn a_ticket_is_taken_once_and_not_after_its_end() {
     let (_dir, store) = store();
     let (now, ends) = (Seconds(1), Seconds(10));
-    assert!(store.keep([1; 32], vec![7], now, ends).await.unwrap());
-    assert!(!store.keep([1; 32], vec![8], now, ends).await.unwrap());
-    assert_eq!(store.peek([1; 32], now).await.unwrap(), Some(vec![7]));
-    assert_eq!(store.peek([1; 32], ends).await.unwrap(), None);
-    assert_eq!(store.take([1; 32], now).await.unwrap(), Some(vec![7]));
-    assert_eq!(store.take([1; 32], now).await.unwrap(), None);
-    assert!(store.keep([1; 32], vec![8], now, ends).await.unwrap());
-    assert_eq!(store.take([1; 32], ends).await.unwrap(), None);
-    store.keep([2; 32], vec![], now, ends).await.unwrap();
     assert!(
         store
-            .keep([2; 32], vec![], ends, Seconds(20))
+            .keep(PURPOSE, [1; 32], vec![7], now, ends)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !store
+            .keep(PURPOSE, [1; 32], vec![8], now, ends)
+            .await
+            .unwrap()
+    );
+    assert_eq!(
+        store.peek(PURPOSE, [1; 32], now).await.unwrap(),
+        Some(vec![7])
+    );
+    assert_eq!(store.peek(PURPOSE, [1; 32], ends).await.unwrap(), None);
+    assert_eq!(
+        store.take(PURPOSE, [1; 32], now).await.unwrap(),
+        Some(vec![7])
+    );
+    assert_eq!(store.take(PURPOSE, [1; 32], now).await.unwrap(), None);
+    assert!(
+        store
+            .keep(PURPOSE, [1; 32], vec![8], now, ends)
+            .await
+            .unwrap()
+    );
+    assert_eq!(store.take(PURPOSE, [1; 32], ends).await.unwrap(), None);
+    store
+        .keep(PURPOSE, [2; 32], vec![], now, ends)
+        .await
+        .unwrap();
+    assert!(
+        store
+            .keep(PURPOSE, [2; 32], vec![], ends, Seconds(20))
             .await
             .unwrap()
     );
     store.prune(Seconds(30)).await.unwrap();
-    assert_eq!(store.peek([2; 32], now).await.unwrap(), None);
+    assert_eq!(store.peek(PURPOSE, [2; 32], now).await.unwrap(), None);
+}
+
+#[test]
+fn a_flood_of_one_purpose_pushes_out_its_own_tickets_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(&dir.path().join("s.redb")).unwrap();
+    prepare(&database, &[5; 32]).unwrap();
+    let write = database.begin_write().unwrap();
+    let mut tables = Tables::open(&write).unwrap();
+    let kept = |purpose, number: u64, ends| Kept {
+        purpose,
+        ticket: seal::hash(&number.to_be_bytes()),
+        value: number.to_be_bytes().to_vec(),
+        now: Seconds(1),
+        ends: Seconds(ends),
+    };
+    for flooded in Purpose::ALL {
+        for purpose in Purpose::ALL {
+            // They end before all that comes.
+            for number in [1, 2, 3] {
+                let kept = kept(purpose, number, 10 + number);
+                tables.tickets(purpose).keep(&kept, 3).unwrap();
+            }
+        }
+        for number in 100..120 {
+            let kept = kept(flooded, number, 1000 + number);
+            assert!(tables.tickets(flooded).keep(&kept, 3).unwrap());
+        }
+        for purpose in Purpose::ALL {
+            let of_it = tables.tickets(purpose);
+            assert_eq!(of_it.tickets.len().unwrap(), 3);
+            assert_eq!(of_it.ends.len().unwrap(), 3);
+            let expected = if purpose == flooded {
+                [117, 118, 119]
+            } else {
+                [1, 2, 3]
+            };
+            for number in expected {
+                let ticket = kept(purpose, number, 0).ticket;
+                let value = of_it.take(&ticket, Seconds(1)).unwrap();
+                assert_eq!(value, Some(number.to_be_bytes().to_vec()), "{purpose:?}");
+            }
+        }
+    }
 }

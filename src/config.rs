@@ -2,6 +2,7 @@
 
 pub mod gateway;
 pub mod verify;
+pub mod fixed;
 pub mod policy;
 pub mod expectation;
 pub mod reference;

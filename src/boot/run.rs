@@ -18,6 +18,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::backend::pool::{Pools, SWEEP};
 use crate::cert::{self, Store};
+use crate::config::fixed::Fixed;
 use crate::config::gateway::{self, Gateway, LogFormat, LogLevel, SessionStore};
 use crate::config::verify::{Callers, Verify};
 use crate::edge::admin::Admin;
@@ -93,6 +94,7 @@ struct Running {
     certificates: Arc<Store>,
     metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
+    fixed: Fixed,
 }
 
 /// Runs the gate in `directory` until it is told to stop.
@@ -170,6 +172,7 @@ fn run_logged(
         gateway.limits.connections_per_network,
     ));
     let hsts = hsts(&gateway.tls);
+    let fixed = Fixed::of(&loaded.config);
     let watched = loaded.files.clone();
     let problems = Problems::default();
     let in_force = Arc::new(InForce::default());
@@ -197,6 +200,7 @@ fn run_logged(
         certificates: store,
         metrics: Arc::clone(&metrics),
         ready: Arc::default(),
+        fixed,
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -825,6 +829,7 @@ async fn reload(site: &Arc<Running>, files: &mut Option<Watch>) {
             idle: gateway.session.idle,
         };
         let named = loaded.files.clone();
+        let waiting = reloading.fixed.differs_in(&Fixed::of(&loaded.config));
         let problems = Problems::default();
         match gate(
             loaded,
@@ -835,13 +840,13 @@ async fn reload(site: &Arc<Running>, files: &mut Option<Watch>) {
             &reloading.directory,
             &problems,
         ) {
-            Some(gate) => Ok((gate, certificates, lifetimes, named)),
+            Some(gate) => Ok((gate, certificates, lifetimes, named, waiting)),
             None => Err(Error::Problems(problems.into_sorted())),
         }
     })
     .await;
     match made {
-        Ok(Ok((gate, certificates, lifetimes, named))) => {
+        Ok(Ok((gate, certificates, lifetimes, named, waiting))) => {
             if let Some(certificates) = certificates {
                 site.certificates.replace(certificates);
             }
@@ -862,6 +867,10 @@ async fn reload(site: &Arc<Running>, files: &mut Option<Watch>) {
             // Before anybody is told, so that no edit after that is missed.
             if let Some(Err(error)) = files.as_mut().map(|files| files.follow(&named)) {
                 tracing::warn!(%error, "some files can't be watched; reload by SIGHUP");
+            }
+            if !waiting.is_empty() {
+                let changed = waiting.join(", ");
+                tracing::warn!(changed, "what was changed there takes a restart");
             }
             tracing::info!("reloaded");
         }

@@ -81,7 +81,9 @@ pub(super) fn sessions(directory: &Path, command: &Command) -> ExitCode {
     match (last, &asked) {
         (Some(Said::Done(_)), Asked::ListAll | Asked::List(_)) => ExitCode::SUCCESS,
         (Some(Said::Done(0)), Asked::End(_)) => failed("there is no such session"),
-        (Some(Said::Done(0)), Asked::EndAllOf(_)) => failed("the user has no session"),
+        (Some(Said::Done(0)), Asked::EndAllOf(_)) => failed(
+            "no session of this name by the methods that are configured; `sessions list` shows all",
+        ),
         (Some(Said::Done(count)), Asked::End(_) | Asked::EndAllOf(_)) => {
             let plural = if count == 1 { "" } else { "s" };
             say_error(&format!("{count} session{plural} ended\n"));

@@ -104,12 +104,18 @@ pub enum OpenError {
 impl std::fmt::Display for OpenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::File(why) => write!(f, "the session store can't be opened: {why}"),
-            Self::Database(why) => write!(f, "the session store can't be opened: {why}"),
+            Self::File(why) => why.fmt(f),
+            Self::Database(why) if matches!(**why, redb::Error::DatabaseAlreadyOpen) => {
+                f.write_str("another gate has it open")
+            }
+            Self::Database(why) => write!(
+                f,
+                "{why}; if it is not whole, move it away, and everybody signs in anew"
+            ),
             Self::Schema(version) => write!(
                 f,
-                "the session store is of version {version}, which this program does not know; \
-                 move the file away, and everybody signs in anew"
+                "it is of version {version}, which this program does not know; \
+                 move it away, and everybody signs in anew"
             ),
         }
     }

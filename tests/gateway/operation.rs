@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Backend, Client, Gate, PATIENCE, Setup, get, policy, raw_backend, read_request, replace,
-    wait_until,
+    Backend, Client, Gate, PATIENCE, Setup, get, policy, portcullis, raw_backend, read_request,
+    replace, wait_until,
 };
 
 const FREE: &str = "access = \"public\"\n[rate]\nper_client = \"off\"\n";
@@ -63,6 +63,46 @@ fn a_file_that_a_reload_names_first_is_watched_from_then_on() {
     edit("lists/office.txt", "192.0.2.0/24\n");
     assert_eq!(status(&gate), 403);
     edit("lists/office.txt", "127.0.0.0/8\n");
+    assert_eq!(status(&gate), 200);
+}
+
+#[test]
+fn an_edit_that_waits_for_a_restart_is_said_to() {
+    let gate = Setup::plain(&policy(&Backend::ok().url(), FREE)).start();
+    let file = gate.path().join("portcullis.toml");
+    let first = std::fs::read_to_string(&file).expect("a text");
+    let edit = |more: &str| {
+        let before = gate.log().len();
+        replace(&gate.path(), "portcullis.toml", &format!("{first}{more}"));
+        gate.wait_for_line("\"reloaded\"", before);
+        let lines = gate.log().split_off(before);
+        lines
+            .into_iter()
+            .find(|line| line.contains("takes a restart"))
+    };
+    assert_eq!(
+        edit("[trusted_proxies]\nnetworks = [\"10.0.0.0/8\"]\n"),
+        None
+    );
+    let warned = edit("[session]\noffline = \"3m\"\n[limits]\ndrain = \"7s\"\n");
+    let warned = warned.expect("a warning");
+    assert!(
+        warned.contains("\"[limits], [session] offline\""),
+        "{warned}"
+    );
+    assert_eq!(edit(""), None);
+}
+
+#[test]
+fn a_second_gate_on_the_same_sessions_says_so_and_ends() {
+    let gate = Setup::plain(&policy(&Backend::ok().url(), FREE)).start();
+    let second = portcullis(&gate.path())
+        .arg("run")
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(!second.status.success());
+    assert!(said.contains("another gate has it open"), "{said}");
     assert_eq!(status(&gate), 200);
 }
 
@@ -131,7 +171,7 @@ fn signals_are_handled_before_a_word_is_said() {
     said.set_nonblocking(true).expect("a socket");
     while (&said).write(&[b'\n'; 1024]).is_ok() {}
     said.set_nonblocking(false).expect("a socket");
-    let mut child = crate::support::portcullis(dir.path())
+    let mut child = portcullis(dir.path())
         .arg("run")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -196,10 +236,7 @@ fn a_stop_lets_a_request_end_and_closes_what_is_idle() {
 #[test]
 fn a_gate_with_a_broken_configuration_does_not_start() {
     let dir = Setup::plain(&policy("whoami", "acces = \"public\"")).write();
-    let ended = crate::support::portcullis(dir.path())
-        .arg("run")
-        .output()
-        .expect("it runs");
+    let ended = portcullis(dir.path()).arg("run").output().expect("it runs");
     assert_eq!(ended.status.code(), Some(78));
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(
@@ -280,7 +317,7 @@ fn a_stop_takes_no_new_connection_and_no_new_request() {
 #[test]
 fn a_stop_is_heard_as_soon_as_the_gate_says_where_it_listens() {
     let dir = Setup::plain(&policy("whoami", FREE)).account("ada").write();
-    let mut child = crate::support::portcullis(dir.path())
+    let mut child = portcullis(dir.path())
         .arg("run")
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::backend::fetch::Client;
 use crate::backend::tls;
 use crate::keys::{self, ClientKey, GivenKey, NoRandom, Signer};
+use crate::observe::audit::{self, By};
 use crate::pure::attempt;
 use crate::pure::callback;
 use crate::pure::csrf::{self, Forged};
@@ -26,7 +27,7 @@ use crate::pure::introspection::BadAnswer;
 use crate::pure::jwt::{self, BadToken, Proved, Token};
 use crate::pure::machine_token::{self, Id as TokenId};
 use crate::pure::return_to::ReturnTo;
-use crate::pure::seal;
+use crate::pure::seal::{self, Mac};
 use crate::pure::session::{Hash, Id, Parent, Seconds};
 use crate::pure::table::Problems;
 use crate::pure::target::Authority;
@@ -78,7 +79,7 @@ pub struct Shared {
     regulation: Regulation,
     keys: keys::Keys,
     client_keys: Arc<Signer>,
-    issuers: Mutex<HashMap<String, Weak<jwks::Keys>>>,
+    issuers: Mutex<HashMap<[u8; 32], Weak<jwks::Keys>>>,
     providers: Mutex<HashMap<[u8; 32], Weak<Oidc>>>,
     introspectors: Mutex<HashMap<[u8; 32], Weak<Introspector>>>,
     /// What is open for each of the gate's own tokens waits here for its end.
@@ -135,15 +136,17 @@ impl Shared {
         self.generations.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The keys at `url`: those that are kept fresh already, or new ones.
-    fn issuer(&self, url: &str) -> Arc<jwks::Keys> {
+    /// The keys at `url`, of a server that is trusted by the files with this hash: those that are kept
+    /// fresh already, or new ones.
+    fn issuer(&self, url: &str, trusted: &[u8; 32]) -> Arc<jwks::Keys> {
+        let known_by = Mac::new(trusted).tag(&[url.as_bytes()]);
         let mut issuers = self.issuers.lock().unwrap_or_else(PoisonError::into_inner);
         issuers.retain(|_, keys| keys.strong_count() > 0);
-        if let Some(keys) = issuers.get(url).and_then(Weak::upgrade) {
+        if let Some(keys) = issuers.get(&known_by).and_then(Weak::upgrade) {
             return keys;
         }
         let keys = Arc::new(jwks::Keys::at(url.to_owned()));
-        issuers.insert(url.to_owned(), Arc::downgrade(&keys));
+        issuers.insert(known_by, Arc::downgrade(&keys));
         keys
     }
 
@@ -175,13 +178,12 @@ impl Shared {
     fn introspector(
         &self,
         settings: introspection::Settings,
-        trust: &Trust,
         client: Client,
         secret: Zeroizing<String>,
         files: &[u8; 32],
     ) -> Arc<Introspector> {
         let secret_hash = seal::hash(secret.as_bytes());
-        let text = format!("{settings:?}{trust:?}{secret_hash:?}{files:?}");
+        let text = format!("{settings:?}{secret_hash:?}{files:?}");
         let known_by = seal::hash(text.as_bytes());
         let mut introspectors = self
             .introspectors
@@ -592,7 +594,7 @@ impl Identity {
             .await?
             .and_then(|plain| attempt::Attempt::decode(&plain).ok())
             .ok_or(oidc::Error::Over)?;
-        let code = provider.check(&attempt, callback)?;
+        let code = provider.check(&attempt, callback, now).await?;
         let vouched = provider.redeem(&attempt, code, now).await?;
         let sign_in = SignIn {
             user: vouched.user,
@@ -664,6 +666,10 @@ impl Identity {
     ) -> Result<(Ticket, HandOver), Failure> {
         let id = Id::from_cookie(cookie).map_err(|_| oidc::Error::Over)?;
         let sessions = &self.shared.sessions;
+        let live = sessions.find(&id, now).await?.ok_or(oidc::Error::Over)?;
+        // Where people signed in elsewhere before a reload, it is that session that providers are asked about.
+        let parent = live.record().parent.clone();
+        let parent = parent.unwrap_or_else(|| id.as_parent());
         let asked = sessions.redeem(ticket, Purpose::HandOver, now).await?;
         let asked: HandOver = asked
             .and_then(|plain| hand_over::decode(&plain).ok())
@@ -672,7 +678,7 @@ impl Identity {
             origin: asked.origin.clone(),
             to: asked.to.clone(),
             browser: asked.browser,
-            parent: *id.as_parent().0,
+            parent: *parent.0,
         };
         let plain = hand_over::encode(&admission).map_err(|_| oidc::Error::Internal)?;
         let plain = Zeroizing::new(plain);
@@ -730,7 +736,10 @@ impl Identity {
             Some(Ok(id)) => sessions.find(&id, now).await?,
             Some(Err(_)) | None => None,
         };
+        let (host, client) = (sign_in.host.clone(), sign_in.client);
         let (id, live) = sessions.create(sign_in, presented.as_deref(), now).await?;
+        let user = live.user();
+        audit::signed_in(&user, &host, client, live.hash());
         Ok(SignedIn {
             cookie: id.to_cookie(),
             live,
@@ -754,7 +763,7 @@ impl Identity {
         // As long as the token could come again, and the clocks differ.
         let life = crate::pure::id_token::LOGOUT_TOKEN_LIFE.saturating_mul(2);
         let name = [b"logout", provider.as_bytes(), logout.id.as_bytes()];
-        if !sessions.is_first(&name, now, life).await? {
+        if sessions.was_seen(&name, now).await? {
             return Err(oidc::Error::Replayed.into());
         }
         let index = match (&logout.session, &logout.subject) {
@@ -763,7 +772,10 @@ impl Identity {
             (None, None) => return Ok(0),
         };
         let ended = sessions.end_all_of(index, now).await?;
-        info!(provider, ended, "the provider has ended sessions");
+        // Last: a provider that is told that it did not work tries the same token again.
+        sessions.see(&name, now, life).await?;
+        let whom = logout.subject.as_deref().or(logout.session.as_deref());
+        audit::ended_all(By::Provider, provider, whom.unwrap_or_default(), ended);
         Ok(ended)
     }
 
@@ -869,11 +881,10 @@ impl Identity {
                 Ok(())
             }
             Err(why) => {
-                info!(
-                    provider = &**provider.name(),
-                    reason = why.reason(),
-                    "a session ends, because its provider does not renew it"
-                );
+                let provider = &**provider.name();
+                let reason = why.reason();
+                info!(provider, reason, "the provider does not renew a session");
+                audit::ended(By::Refusal, Some(&record.user), live.hash());
                 Ok(sessions.end(live, now).await?)
             }
         }
@@ -905,7 +916,8 @@ impl Identity {
     }
 
     /// Ends the sessions in memory whose account is gone or has another password by now, and tokens of
-    /// the gate's own that are gone or changed, and with them what is open for them. To be called after a reload; others end at their next request.
+    /// the gate's own that are gone or changed, and with them what is open for them. To be called after a
+    /// reload; others end at their next request.
     ///
     /// # Errors
     /// [`Failure::Store`] if the store may still have some; here they are over all the same.
@@ -916,6 +928,8 @@ impl Identity {
             .sessions
             .live(|live| self.as_of_now(live).is_none());
         for live in &orphans {
+            let user = live.user();
+            audit::ended(By::Account, Some(&user), live.hash());
             self.shared.sessions.end(live, now).await?;
         }
         Ok(orphans.len())
@@ -1044,6 +1058,8 @@ impl Identity {
         let Some(live) = sessions.find(&id, now).await? else {
             return Ok(None);
         };
+        let user = live.user();
+        audit::ended(By::User, Some(&user), live.hash());
         sessions.end(&live, now).await?;
         // Who signs out at one host signs out at all that share the sign-on.
         let parent = live.record().parent.as_ref().map(Parent::id);
@@ -1073,8 +1089,14 @@ impl Identity {
     ///
     /// # Errors
     /// [`Failure::Store`] if the store may still have some.
-    pub async fn end_sessions(&self, which: &[Hash], now: SystemTime) -> Result<(), Failure> {
+    pub async fn end_sessions(
+        &self,
+        user: &User,
+        which: &[Hash],
+        now: SystemTime,
+    ) -> Result<(), Failure> {
         for hash in which {
+            audit::ended(By::User, Some(user), *hash);
             self.shared.sessions.end_by_hash(*hash, now).await?;
         }
         Ok(())
@@ -1093,7 +1115,9 @@ impl Identity {
             provider: &user.provider,
             name: &user.name,
         };
-        Ok(self.shared.sessions.end_all_of(index, now).await?)
+        let ended = self.shared.sessions.end_all_of(index, now).await?;
+        audit::ended_all(By::User, &user.provider, &user.name, ended);
+        Ok(ended)
     }
 
     /// How somebody whose session has ended signs out at their provider, too, and comes back to `back`.
@@ -1120,7 +1144,9 @@ impl Identity {
             return Ok(0);
         }
         let index = Index::ProviderSession { provider, session };
-        Ok(self.shared.sessions.end_all_of(index, now).await?)
+        let ended = self.shared.sessions.end_all_of(index, now).await?;
+        audit::ended_all(By::Provider, provider, session, ended);
+        Ok(ended)
     }
 
     /// The value of a new cookie for sign-in forms.
@@ -1520,27 +1546,26 @@ impl Method {
                 secret,
                 trust,
             } => {
+                // Before they are read for use, as above.
+                let files = trusted(trust, base);
                 let client = client(shared, trust, &[&settings.url], base, provider, problems)?;
                 let secret = secrets::load(secret, base)
                     .map_err(|why| about(provider, &why, problems))
                     .ok()?;
                 let settings = introspection::Settings::clone(settings);
-                Some(Self::Introspection(shared.introspector(
-                    settings,
-                    trust,
-                    client,
-                    secret,
-                    &trusted(trust, base),
-                )))
+                Some(Self::Introspection(
+                    shared.introspector(settings, client, secret, &files),
+                ))
             }
             Takes::Tokens { rule, keys, trust } => {
                 let url = match keys {
                     KeySource::Url(url) => vec![url.as_str()],
                     KeySource::File(_) => Vec::new(),
                 };
+                let files = trusted(trust, base);
                 let client = client(shared, trust, &url, base, provider, problems)?;
                 let keys = match keys {
-                    KeySource::Url(url) => shared.issuer(url),
+                    KeySource::Url(url) => shared.issuer(url, &files),
                     KeySource::File(file) => {
                         let path = base.join(file);
                         let keys = jwks::from_file(&path).map_err(|why| {
@@ -1615,7 +1640,7 @@ fn trusted(trust: &Trust, base: &Path) -> [u8; 32] {
         .map(|file| std::fs::read(base.join(file)).map(Zeroizing::new).ok())
         .map(|content| content.map(|content| seal::hash(&content)))
         .collect();
-    seal::hash(format!("{contents:?}").as_bytes())
+    seal::hash(format!("{trust:?}{contents:?}").as_bytes())
 }
 
 /// What asks the servers of these URLs; nothing after adding why there is none.

@@ -5,3 +5,4 @@ pub mod writer;
 pub mod access_log;
 pub mod metrics;
 pub mod messages;
+pub mod audit;

@@ -118,7 +118,9 @@ impl standing::Law for InForce {
     }
 
     fn allows(&self, ground: &standing::Ground) -> bool {
-        let Some(gate) = self.gate() else { return true };
+        let Some(gate) = self.gate() else {
+            return false;
+        };
         let Some(app) = gate.app(&ground.app) else {
             return false;
         };

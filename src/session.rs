@@ -236,11 +236,6 @@ impl Live {
         self.renewing.lock().await
     }
 
-    /// The turn, if nobody has it.
-    pub fn free_turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        self.renewing.try_lock().ok()
-    }
-
     /// Notes, in memory alone, that the provider was asked as of then.
     pub fn checked_at(&self, checked: Seconds) {
         let mut record = Record::clone(&self.record());
@@ -934,9 +929,12 @@ impl Sessions {
             Some(Entry::Ended(_)) => return None,
             None => None,
         };
+        let live = live.as_ref();
         let seen = live.map_or(row.seen, |live| live.seen().max(row.seen));
         let summary = Summary::in_row(&row.sealed, &self.summaries, hash);
-        let idles = seen.plus(self.lifetimes.load().idle);
+        // One that was read before a reload has the time of then.
+        let idle = live.map_or_else(|| self.lifetimes.load().idle, |live| live.idle);
+        let idles = seen.plus(idle);
         let dies = summary
             .as_ref()
             .map_or(idles, |summary| summary.expires.min(idles));
@@ -1059,26 +1057,31 @@ impl Sessions {
         Ok(sealed.and_then(|sealed| ticket.open(purpose, &sealed).ok()))
     }
 
-    /// Whether this is the first time, within `life`, that `what` is seen.
+    /// Whether `what` was seen, and not too long ago.
     ///
     /// # Errors
     /// Why it can't be said.
-    pub async fn is_first(
+    pub async fn was_seen(&self, what: &[&[u8]], now: SystemTime) -> Result<bool, SessionError> {
+        let seen = self
+            .store
+            .peek(Purpose::Seen, seen(what), Seconds::of(now))
+            .await;
+        seen.map(|seen| seen.is_some()).map_err(SessionError::Store)
+    }
+
+    /// Notes for `life` that `what` was seen; answers whether it is the first time.
+    ///
+    /// # Errors
+    /// Why it may not be noted.
+    pub async fn see(
         &self,
         what: &[&[u8]],
         now: SystemTime,
         life: Duration,
     ) -> Result<bool, SessionError> {
         let now = Seconds::of(now);
-        let mac = Mac::new(b"what was seen before, as a hash.");
         self.store
-            .keep(
-                Purpose::Seen,
-                mac.tag(what),
-                Vec::new(),
-                now,
-                now.plus(life),
-            )
+            .keep(Purpose::Seen, seen(what), Vec::new(), now, now.plus(life))
             .await
             .map_err(SessionError::Store)
     }
@@ -1235,6 +1238,11 @@ fn row(record: &Record, id: &Id, shown: &[u8]) -> Result<Vec<u8>, SessionError> 
         .seal(id, *keys::random()?)
         .map_err(SessionError::Record)?;
     Ok(summary::row(shown, &sealed))
+}
+
+/// What the store knows by that something was seen.
+fn seen(what: &[&[u8]]) -> [u8; 32] {
+    Mac::new(b"what was seen before, as a hash.").tag(what)
 }
 
 /// The turn of all gates; it ends with this.

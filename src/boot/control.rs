@@ -89,9 +89,6 @@ async fn answer(mut stream: UnixStream, shared: &Shared) -> Result<(), Error> {
     let mut reading = tokio::io::BufReader::new(reading.take(MOST_ASKED));
     tokio::time::timeout(PATIENCE, reading.read_line(&mut line)).await??;
     let asked: Asked = serde_json::from_str(&line)?;
-    if !matches!(asked, Asked::ListAll | Asked::List(_)) {
-        tracing::info!("the operator ends sessions");
-    }
     let say = async |said: Said| {
         let mut line = serde_json::to_vec(&said)?;
         line.push(b'\n');

@@ -52,6 +52,14 @@ pub struct Rule {
     any_user: bool,
 }
 
+impl Rule {
+    /// Whom it lets in, in words that sessions can be held to: no name of an organisation has a space.
+    pub fn lets_in(&self) -> String {
+        let anybody = if self.any_user { " anybody" } else { "" };
+        format!("{} {}{anybody}", self.api, self.organizations.join(" "))
+    }
+}
+
 /// Why nothing is known of somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Error {

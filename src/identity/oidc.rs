@@ -157,6 +157,8 @@ pub struct Oidc {
     metadata: Arc<Kept<Metadata>>,
     keys: ArcSwapOption<KeysAt>,
     attended: AtomicBool,
+    /// Whether it was said that it gives no refresh tokens.
+    once_and_for_all: AtomicBool,
 }
 
 struct KeysAt {
@@ -403,7 +405,7 @@ impl Oidc {
             None => Kept::at(super::metadata::url(&settings.rule.issuer)),
         };
         let given = settings.github.as_ref();
-        let given = given.map_or_else(String::new, |github| format!("\0{github:?}"));
+        let given = given.map_or_else(String::new, |github| format!("\0{}", github.lets_in()));
         Self {
             fingerprint: fingerprint(&settings.rule.issuer, &settings.client_id, &given),
             settings,
@@ -412,6 +414,7 @@ impl Oidc {
             metadata: Arc::new(metadata),
             keys: ArcSwapOption::empty(),
             attended: AtomicBool::new(false),
+            once_and_for_all: AtomicBool::new(false),
         }
     }
 
@@ -709,13 +712,20 @@ impl Oidc {
     /// Checks that an answer is to this attempt, at the address that the attempt was told.
     ///
     /// # Errors
-    /// [`Error::OtherIssuer`], or what the provider says.
-    pub fn check(&self, attempt: &Attempt, callback: Callback) -> Result<Zeroizing<String>, Error> {
+    /// [`Error::OtherIssuer`], what the provider says, or [`Error::Away`] where it can't be said whether
+    /// the provider always names itself.
+    pub async fn check(
+        &self,
+        attempt: &Attempt,
+        callback: Callback,
+        now: SystemTime,
+    ) -> Result<Zeroizing<String>, Error> {
         let issuer = callback.issuer.as_deref().map(String::as_str);
-        let always = self
-            .metadata
-            .current()
-            .is_some_and(|stated| stated.value.names_itself);
+        // Of a gate that has just started nothing may be known of the provider yet.
+        let always = match issuer {
+            Some(_) => true,
+            None => self.stated(now).await?.value.names_itself,
+        };
         let is_ours = issuer.map_or(!always, |issuer| issuer == self.settings.rule.issuer);
         if !is_ours || attempt.provider != **self.name() {
             return Err(Error::OtherIssuer);
@@ -780,6 +790,14 @@ impl Oidc {
         let claims = self
             .verified(id_token, &stated.value, &expected, now)
             .await?;
+        if answer.refresh_token.is_none() && !self.once_and_for_all.swap(true, Ordering::Relaxed) {
+            warn!(
+                provider = &**self.name(),
+                "the provider gives no refresh token, so that nobody can ask it again: whoever signs in \
+                 keeps their groups until the session ends, though they are disabled there; \
+                 does it want `offline_access` in `scopes`?"
+            );
+        }
         let access_token = answer.access_token.secret();
         self.vouched(claims, access_token, &answer, None, &stated.value, now)
             .await
@@ -1225,7 +1243,13 @@ impl Oidc {
                     | CoreErrorResponseType::InvalidScope
                     | CoreErrorResponseType::UnauthorizedClient
                     | CoreErrorResponseType::UnsupportedGrantType => Error::Misconfigured,
-                    CoreErrorResponseType::Extension(_) => Error::Away,
+                    // Only these say that it is the provider's own trouble; with whatever else it refuses.
+                    CoreErrorResponseType::Extension(code)
+                        if matches!(&**code, "server_error" | "temporarily_unavailable") =>
+                    {
+                        Error::Away
+                    }
+                    CoreErrorResponseType::Extension(_) => Error::InvalidGrant,
                 };
                 let code: String = said.error().to_string().chars().take(64).collect();
                 if *said.error() == CoreErrorResponseType::InvalidClient {

@@ -1121,6 +1121,29 @@ fn issuers_keys_outlive_a_reload_but_not_their_last_method() {
 }
 
 #[test]
+fn keys_are_those_of_a_server_that_whoever_asks_trusts() {
+    let world = World::new();
+    for file in ["a.pem", "b.pem"] {
+        let made = rcgen::generate_simple_self_signed(["i".to_owned()]).unwrap();
+        std::fs::write(world.dir.path().join(file), made.cert.pem()).unwrap();
+    }
+    let method = |name: &str, ca: &str| {
+        format!(
+            "[provider.{name}]\nkind = 'jwt'\nissuer = 'https://i.test'\naudience = '{name}'\n\
+             jwks_url = 'https://i.test/jwks'\nca = '{ca}.pem'\n"
+        )
+    };
+    let keys_of = |methods: [String; 2]| {
+        let providers = read(&methods.concat()).unwrap();
+        World::open(&world.shared, &world.dir, &providers, accounts(&[]))
+            .unattended_keys()
+            .len()
+    };
+    assert_eq!(keys_of([method("one", "a"), method("two", "a")]), 1);
+    assert_eq!(keys_of([method("one", "a"), method("two", "b")]), 2);
+}
+
+#[test]
 fn what_can_not_be_checked_now_is_unavailable_to_everybody() {
     for failure in [
         Failure::Store,

@@ -420,7 +420,11 @@ fn challenged(challenge: &Challenge, said: Said, ctx: &Context<'_>) -> Response<
         };
         said.respond(ctx, Extra::default())
     } else if !a_person {
-        let detail = "Send valid credentials of one of the schemes in WWW-Authenticate, or sign in with a browser.";
+        let detail = if ctx.asked.is_repeatable {
+            "Send valid credentials of one of the schemes in WWW-Authenticate, or sign in with a browser."
+        } else {
+            "What you sent was not passed on. Sign in with a browser, or add valid credentials of one of the schemes in WWW-Authenticate, and send it again."
+        };
         Said { detail, ..said }.respond(
             ctx,
             Extra {

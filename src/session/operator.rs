@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::observe::audit::{self, By};
 use crate::pure::session::Hash;
 
 use super::{Index, Listed, SessionError, Sessions};
@@ -149,13 +150,20 @@ async fn work<E>(
         }
         Asked::End(hash) => {
             if let Some(hash) = Hash::parse(hash.as_bytes()) {
-                return Ok(sessions.end_by_hash(hash, now).await.map(usize::from));
+                let ended = sessions.end_by_hash(hash, now).await;
+                if let Ok(true) = ended {
+                    audit::ended(By::Operator, None, hash);
+                }
+                return Ok(ended.map(usize::from));
             }
         }
         Asked::EndAllOf(users) => {
             for whose in users {
                 match sessions.end_all_of(index(&whose), now).await {
-                    Ok(ended) => count = count.saturating_add(ended),
+                    Ok(ended) => {
+                        audit::ended_all(By::Operator, &whose.provider, &whose.name, ended);
+                        count = count.saturating_add(ended);
+                    }
                     Err(why) => return Ok(Err(why)),
                 }
             }

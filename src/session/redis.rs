@@ -50,8 +50,9 @@ const RATE_PAUSE: Duration = Duration::from_secs(1);
 const FIRST: Duration = Duration::from_secs(3);
 /// How long the last commands may take when the store closes.
 const LAST: Duration = Duration::from_secs(2);
-/// How long a gate may have the turn to ask a provider: longer than it waits for all of the answers.
-const LOCK: Duration = Duration::from_secs(30);
+/// How long a gate may have the turn to ask a provider: longer than it waits for all of the answers, which
+/// are metadata, tokens, keys, userinfo and groups, or GitHub's pages.
+const LOCK: Duration = Duration::from_secs(90);
 
 /// A session: its sealed record, its last use, its expiry, and what it is found by.
 static CREATE: LazyLock<Script> = LazyLock::new(|| {

@@ -94,6 +94,26 @@ async fn a_users_sessions_are_listed_and_end_by_what_is_listed() {
 }
 
 #[tokio::test]
+async fn a_session_is_listed_as_long_as_it_lives_though_a_reload_shortens_others() {
+    let (dir, sessions) = sessions();
+    let (id, _) = sessions.create(bob(), None, at(0)).await.unwrap();
+    sessions.set_lifetimes(Lifetimes {
+        idle: Duration::from_secs(10),
+        ..Lifetimes::default()
+    });
+    assert!(signed_in(&sessions, &id, 60).await);
+    assert_eq!(sessions.list(BOB, at(120)).await.unwrap().len(), 1);
+    drop(sessions);
+    let sessions = open(&dir);
+    sessions.set_lifetimes(Lifetimes {
+        idle: Duration::from_secs(10),
+        ..Lifetimes::default()
+    });
+    assert_eq!(sessions.list(BOB, at(120)).await.unwrap(), []);
+    assert!(!signed_in(&sessions, &id, 120).await);
+}
+
+#[tokio::test]
 async fn who_has_the_store_alone_reads_nothing_of_who_was_signed_in() {
     let (dir, sessions) = sessions();
     let _ = sessions.create(bob(), None, at(0)).await.unwrap();

@@ -102,6 +102,15 @@ fn a_browser_signs_in_over_http2_works_and_signs_out() {
         assert_eq!(out.expect("an answer").status, 200);
         let after = client.ask(with(session)).await.expect("an answer");
         assert_eq!(after.status, 401);
+        let write = request("POST", "/").header("cookie", session);
+        let content = [
+            Bytes::from_static(b"content"),
+            Bytes::from("a".repeat(9_000)),
+        ];
+        let write = client.exchange(write, Some((&content, None))).await;
+        let write = write.expect("an answer");
+        assert_eq!(write.status, 401);
+        assert!(write.text().contains("was not passed on"), "{write:?}");
         assert_eq!(backend.requests(), 1);
     });
 }

@@ -1,10 +1,11 @@
 //! Browsers that sign in, stay signed in, and sign out.
 
 use std::path::Path;
+use std::time::Instant;
 
 use crate::support::{
     Answer, Backend, Gate, PASSWORD, SIGN_IN, Setup, ask, basic, cookies, get, policy, portcullis,
-    sign_in, sign_in_with, sign_out,
+    sign_in, sign_in_with, sign_out, wait_until,
 };
 
 const SESSIONS: &str = "/.portcullis/sessions";
@@ -227,6 +228,95 @@ fn the_operator_lists_sessions_and_ends_them_while_the_gate_runs_and_while_it_do
 }
 
 #[test]
+fn content_that_meets_a_session_that_is_over_reaches_no_backend_and_is_told_so() {
+    let backend = Backend::ok();
+    let gate = Setup::plain(&policy(&backend.url(), "access = \"signed-in\""))
+        .account("ada")
+        .account("bob")
+        .gateway("[session]\nidle = \"2s\"\n")
+        .start();
+    let [idle, out, revoked] = ["ada", "ada", "bob"].map(|name| sign_in(gate.address(), name));
+    let since = Instant::now();
+    assert_eq!(with(&gate, &idle), 200);
+    assert_eq!(sign_out(gate.address(), &out), 200);
+    assert!(operator(gate.dir.path(), &["revoke", "--user", "bob"]).0);
+    wait_until("the session is idle", || since.elapsed().as_secs() > 2);
+    for session in [&idle, &out, &revoked] {
+        for fields in [
+            "",
+            "Accept: application/json\r\n",
+            "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n",
+        ] {
+            let post = format!(
+                "POST /orders HTTP/1.1\r\nHost: app.test\r\nCookie: {session}\r\n{fields}Content-Length: 7\r\n\r\ncontent"
+            );
+            let answer = ask(gate.address(), post);
+            assert_eq!((answer.status, answer.field("location")), (401, None));
+            assert!(answer.body.contains("was not passed on"), "{}", answer.body);
+        }
+    }
+    assert_eq!(backend.requests(), 1, "{}", backend.received());
+    wait_until("each is logged", || {
+        gate.log()
+            .concat()
+            .matches("\"sign_in.session_over\"")
+            .count()
+            == 9
+    });
+}
+
+#[test]
+fn the_log_says_who_signed_in_and_by_whom_sessions_ended() {
+    let gate = Setup::plain(&policy(&Backend::ok().url(), "access = \"signed-in\""))
+        .account("ada")
+        .account("bob")
+        .start();
+    let [out, other, revoked, gone] =
+        ["ada", "ada", "ada", "bob"].map(|name| sign_in(gate.address(), name));
+    let dir = gate.dir.path().to_owned();
+    let event = |parts: &[&str]| {
+        let lines = gate.log();
+        let is_it = |line: &&String| parts.iter().all(|part| line.contains(part));
+        lines.iter().filter(is_it).count()
+    };
+    let signed_in = r#""event":"signed_in""#;
+    let from = r#""host":"app.test","client":"127.0.0.1""#;
+    assert_eq!(event(&[signed_in, r#""user":"ada""#, from]), 3);
+    for line in operator(&dir, &["list", "--user", "ada"]).1 {
+        let id = format!(r#""session":"{}""#, &line[0][..16]);
+        assert_eq!(event(&[signed_in, &id]), 1, "{id}");
+    }
+
+    assert_eq!(sign_out(gate.address(), &out), 200);
+    let ended = r#""event":"session_ended","by":"user","provider":"local","user":"ada""#;
+    assert_eq!(event(&[ended]), 1);
+    let (token, ends) = devices(&gate, &other);
+    assert_eq!(end(&gate, &other, &token, &ends[0], HERE).status, 303);
+    assert_eq!(event(&[ended]), 2);
+    assert_eq!(with(&gate, &revoked), 401);
+
+    assert!(operator(&dir, &["revoke", "--user", "ada"]).0);
+    gate.wait_for_log(
+        r#""event":"sessions_ended","by":"operator","provider":"local","whom":"ada","sessions":1"#,
+    );
+    let id = operator(&dir, &["list", "--user", "bob"])
+        .1
+        .remove(0)
+        .remove(0);
+    assert!(
+        portcullis(&dir)
+            .args(["users", "remove", "bob"])
+            .output()
+            .expect("it runs")
+            .status
+            .success()
+    );
+    gate.wait_for_log(r#""event":"session_ended","by":"account","provider":"local","user":"bob""#);
+    assert_eq!(with(&gate, &gone), 401);
+    assert!(!operator(&dir, &["revoke", &id]).0);
+}
+
+#[test]
 fn a_wrong_password_gives_no_session() {
     let backend = Backend::ok();
     let gate = open(&backend.url());
@@ -416,7 +506,7 @@ fn an_account_that_is_removed_ends_its_sessions() {
         .args(["users", "remove", "ada"])
         .output();
     assert!(removed.expect("it runs").status.success());
-    crate::support::wait_until("the session is over", || with(&gate, &session) == 401);
+    wait_until("the session is over", || with(&gate, &session) == 401);
 }
 
 #[test]

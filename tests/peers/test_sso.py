@@ -1055,6 +1055,14 @@ class Ends(Case):
         self.assertEqual([people[sub].knows_nobody("quick") for sub in (by_sid, by_sub)], [True, True])
         self.assertEqual(people[renewed].whoami("quick"), renewed, "the newest refresh token was kept")
 
+    def test_an_answer_without_a_name_is_refused_by_a_gate_that_has_just_started(self):
+        person = self.person()
+        answer = person.answer_for(self.world.somebody(), "quick")
+        self.gate.stop(signal.SIGKILL)
+        self.corp.mode(slow_ms={"discovery": 1000})
+        self.gate.start()
+        self.assert_refused(person, person.ask(changed(answer, iss=None)), 403, "oidc.other_issuer")
+
     def test_a_provider_that_is_gone_lets_nobody_in(self):
         sub = self.world.somebody(self.rival)
         person, away, fresh = self.signed_in(sub, "rival"), self.person(), self.person()
@@ -1153,13 +1161,15 @@ class Refresh(Case):
             self.corp.mode()
 
     def test_what_a_provider_takes_back_ends(self):
-        refused, disabled, forged, another, regrouped, honest = (self.world.somebody() for _ in range(6))
-        people = {sub: self.signed_in(sub, "quick") for sub in (refused, disabled, forged, another, regrouped, honest)}
+        refused, revoked, disabled, forged, another, regrouped, honest = (self.world.somebody() for _ in range(7))
+        people = {sub: self.signed_in(sub, "quick")
+                  for sub in (refused, revoked, disabled, forged, another, regrouped, honest)}
         reached = {sub: len(self.backend.seen_of(person.agent)) for sub, person in people.items()}
         self.corp.tell("/users", {"sub": disabled, "disabled": True})
         self.corp.tell("/users", {"sub": regrouped, "groups": ["others"]})
         grow_stale()
-        for sub, modes in ((refused, {"refresh_refused": True}), (disabled, {}), (forged, {"id_token": "foreign_key"}),
+        for sub, modes in ((refused, {"refresh_refused": True}), (revoked, {"refresh_refused": "token_inactive"}),
+                           (disabled, {}), (forged, {"id_token": "foreign_key"}),
                            (another, {"id_token": {"claims": {"sub": honest}}})):
             with self.subTest(modes or "disabled"):
                 self.corp.mode(**modes)

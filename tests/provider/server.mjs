@@ -345,7 +345,8 @@ function makeProvider() {
     },
     responseTypes: ["code"],
     rotateRefreshToken: () => {
-      if (mode.refresh_refused) throw new errors.InvalidGrant("refresh refused");
+      if (mode.refresh_refused === true) throw new errors.InvalidGrant("refresh refused");
+      if (mode.refresh_refused) throw new errors.CustomOIDCProviderError(mode.refresh_refused, "refresh refused");
       return true;
     },
     scopes: ["openid", "offline_access", "profile", "email", "groups"],

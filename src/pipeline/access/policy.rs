@@ -17,6 +17,9 @@ use crate::pure::table::{Key, Table};
 use crate::pure::target::Oddities;
 use crate::pure::unit;
 
+/// Bytes of authentication contexts, which are asked for in a URL.
+const MOST_CONTEXTS: usize = 1024;
+
 const fn key(
     name: &'static str,
     kind: &'static str,
@@ -368,6 +371,15 @@ impl Said {
             Freshness { place, within }
         });
         let accepted = filled(table, "acr", word);
+        let bytes = accepted
+            .iter()
+            .flatten()
+            .map(|one| one.len())
+            .sum::<usize>();
+        if bytes > MOST_CONTEXTS {
+            let expected = format!("expected {MOST_CONTEXTS} bytes in all at most");
+            table.problem("acr", expected, None);
+        }
         rule.acr = accepted.map(|accepted| {
             let place = table.place_of("acr");
             Contexts { place, accepted }

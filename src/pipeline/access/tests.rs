@@ -402,6 +402,10 @@ fn a_sign_in_that_is_too_old_and_too_weak_is_asked_for_once() {
         "access = { who = \"signed-in\", scopes = [\"a\\\"b\"] }",
         "access = { who = \"signed-in\", scopes = [] }",
         "access = { acr = [\"mfa\"] }",
+        &format!(
+            "access = {{ who = \"signed-in\", acr = [{}] }}",
+            format!("\"{}\",", "a".repeat(250)).repeat(5)
+        ),
     ] {
         assert_eq!(problems(text).len(), 1, "{text}: {:?}", problems(text));
     }

@@ -27,6 +27,8 @@ const MOST_ROUNDS: u32 = 3;
 const ROUNDS_SECONDS: u32 = 60;
 /// Bytes of a name or an e-mail address in a query.
 const MOST_NAME: usize = 256;
+/// Bytes of what is wished of a sign-in, of which authentication contexts may be long.
+const MOST_WISH: usize = 2048;
 /// The longest logout token, with its form around it.
 const MOST_LOGOUT: usize = 32 * 1024;
 
@@ -50,7 +52,7 @@ impl Wish {
     pub(super) fn of(query: &str) -> Self {
         let names = ["with", "email", "within", "for", "acr"];
         let [with, email, within, waiting, acr] =
-            form::some(query.as_bytes(), names, MOST_NAME).unwrap_or_default();
+            form::some(query.as_bytes(), names, MOST_WISH).unwrap_or_default();
         let text = |wish: Option<zeroize::Zeroizing<String>>| wish.map(|text| text.to_string());
         let seconds = within.and_then(|within| within.parse().ok());
         Self {

@@ -62,23 +62,28 @@ impl Visit<'_> {
             seen.refused = Some(forged.reason());
             return Ok(pages::redirect(&self.context(seen), SESSIONS));
         }
+        let listed = self.identity.sessions_of(&known.user, self.now).await;
+        let listed = listed.map_err(|_| Refused::Store)?;
+        let all = listed.iter().map(|one| one.hash);
         if *end == EVERYWHERE {
+            // The others first: whom the store fails in between is signed in here, and can try again.
+            let here = this_device(&known);
+            let others: Vec<_> = all.filter(|hash| !here.contains(&Some(*hash))).collect();
+            self.end(&known, &others).await?;
             let signed_out = self.sign_out(seen).await?;
             let all = self.identity.sign_out_everywhere(&known.user, self.now);
             all.await.map_err(|_| Refused::Store)?;
             return Ok(signed_out);
         }
-        let listed = self.identity.sessions_of(&known.user, self.now).await;
-        let listed = listed.map_err(|_| Refused::Store)?;
-        let named: Vec<_> = listed
-            .iter()
-            .map(|one| one.hash)
-            .filter(|hash| name_of(*hash) == *end)
-            .collect();
         // One that is not there any more is ended, as was asked.
-        let ended = self.identity.end_sessions(&named, self.now).await;
-        ended.map_err(|_| Refused::Store)?;
+        let named: Vec<_> = all.filter(|hash| name_of(*hash) == *end).collect();
+        self.end(&known, &named).await?;
         Ok(pages::redirect(&self.context(seen), SESSIONS))
+    }
+
+    async fn end(&self, known: &Known, which: &[Hash]) -> Result<(), Refused> {
+        let ending = self.identity.end_sessions(&known.user, which, self.now);
+        ending.await.map_err(|_| Refused::Store)
     }
 
     /// Whoever has a session, and its cookie.
@@ -100,11 +105,7 @@ impl Visit<'_> {
         let since = |then: Seconds| Duration::from_secs(now.0.saturating_sub(then.0));
         let parent = |one: &Listed| one.summary.as_ref()?.parent;
         let is_listed = |hash: Hash| listed.iter().any(|one| one.hash == hash);
-        let own = known.live.record();
-        let this = match own.parent.as_ref().map(Parent::id) {
-            Some(parent) => parent.hash(),
-            None => known.live.hash(),
-        };
+        let here = this_device(known);
         let devices = listed
             .iter()
             .filter(|one| !parent(one).is_some_and(is_listed));
@@ -119,7 +120,7 @@ impl Visit<'_> {
                 let summary = one.summary.as_ref();
                 Device {
                     id: name_of(one.hash),
-                    is_this: one.hash == this,
+                    is_this: here.contains(&Some(one.hash)),
                     from: summary.map(|summary| (summary.client, summary.browser.clone())),
                     hosts: hosts
                         .map(|summary| summary.host.clone())
@@ -133,6 +134,12 @@ impl Visit<'_> {
         devices.sort_by_key(|device| (!device.is_this, device.used));
         devices
     }
+}
+
+/// The session that somebody has shown, and the one that it was made of.
+fn this_device(known: &Known) -> [Option<Hash>; 2] {
+    let parent = known.live.record().parent.as_ref().map(Parent::id);
+    [Some(known.live.hash()), parent.map(|parent| parent.hash())]
 }
 
 /// What a session is named by on the page: enough of its hash to tell a user's own apart.

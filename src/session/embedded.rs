@@ -8,7 +8,7 @@
 //!
 //! What stands in the file in clear: hashes of ids and tickets, keyed hashes of user names, and times.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, Permissions};
 use std::ops::Bound;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -44,8 +44,10 @@ const PAGE: usize = 128;
 const BATCH: usize = 128;
 /// How often last-seen times are written, and a failed file is tried again.
 const TICK: Duration = Duration::from_secs(5);
-/// Last-seen times that wait for the tick; more are dropped, and come again in a minute.
-const MAX_TOUCHED: usize = 65_536;
+/// Last-seen times that wait for the tick. So many are written at once: each takes pages of its own, which the
+/// file grows by before those of the last transaction are free. While that fails, more are dropped, and come
+/// again in a minute.
+const MAX_TOUCHED: usize = 8_192;
 /// Tickets of one purpose at once; the one that ends first makes room, for anybody can have some made.
 pub const MAX_TICKETS: u64 = 100_000;
 const CACHE_BYTES: usize = 16 << 20;
@@ -606,8 +608,37 @@ fn value(
     }))
 }
 
+/// Last uses that wait to be written, in the order of the table.
+#[derive(Default)]
+struct Touched {
+    of: BTreeMap<[u8; 32], (Seconds, Duration)>,
+    /// The first and the last time since the last transaction.
+    span: Option<(Seconds, Seconds)>,
+}
+
+impl Touched {
+    fn note(&mut self, hash: Hash, seen: Seconds, idle: Duration) {
+        if self.is_full() && !self.of.contains_key(&hash.0) {
+            return;
+        }
+        self.of.insert(hash.0, (seen, idle));
+        let (first, last) = self.span.unwrap_or((seen, seen));
+        self.span = Some((first.min(seen), last.max(seen)));
+    }
+
+    fn is_full(&self) -> bool {
+        self.of.len() >= MAX_TOUCHED
+    }
+
+    /// Whether some have waited for a tick: the times tell by themselves how long.
+    fn waited(&self) -> bool {
+        self.span
+            .is_some_and(|(first, last)| last >= first.plus(TICK))
+    }
+}
+
 fn write_all(shared: &Shared, asks: &Receiver<Write>) {
-    let mut touched = HashMap::new();
+    let mut touched = Touched::default();
     loop {
         let (mut batch, open) = match asks.recv_timeout(TICK) {
             Ok(first) => (vec![first], true),
@@ -619,21 +650,15 @@ fn write_all(shared: &Shared, asks: &Receiver<Write>) {
         let mut work = Vec::with_capacity(batch.len());
         for ask in batch {
             if let Write::Touch(hash, seen, idle) = ask {
-                if touched.len() < MAX_TOUCHED || touched.contains_key(&hash) {
-                    touched.insert(hash, (seen, idle));
-                }
+                touched.note(hash, seen, idle);
             } else {
                 work.push(ask);
             }
         }
         shared.mend();
-        // Times wait for company, but no longer than a tick: they tell by themselves how long.
-        let times = touched.values().map(|(seen, _)| *seen);
-        let waited = times
-            .clone()
-            .min()
-            .is_some_and(|least: Seconds| times.max().is_some_and(|most| most >= least.plus(TICK)));
-        if !work.is_empty() || waited || tick && !touched.is_empty() {
+        // Times wait for company, but no longer than a tick.
+        let is_due = touched.is_full() || touched.waited() || tick && !touched.of.is_empty();
+        if !work.is_empty() || is_due {
             commit(shared, work, &mut touched);
         }
         if !open {
@@ -645,13 +670,13 @@ fn write_all(shared: &Shared, asks: &Receiver<Write>) {
 /// An answer that waits for the commit.
 type Answer = Box<dyn FnOnce(Result<(), StoreError>)>;
 
-fn commit(shared: &Shared, work: Vec<Write>, touched: &mut HashMap<Hash, (Seconds, Duration)>) {
+fn commit(shared: &Shared, work: Vec<Write>, touched: &mut Touched) {
     let mut answers = Vec::with_capacity(work.len());
     let done = shared
         .database()
         .and_then(|database| apply(&database, work, touched, &mut answers).map_err(broken));
     match &done {
-        Ok(()) => touched.clear(),
+        Ok(()) => *touched = Touched::default(),
         Err(why) => shared.failed(why),
     }
     for answer in answers {
@@ -662,13 +687,13 @@ fn commit(shared: &Shared, work: Vec<Write>, touched: &mut HashMap<Hash, (Second
 fn apply(
     database: &Database,
     work: Vec<Write>,
-    touched: &HashMap<Hash, (Seconds, Duration)>,
+    touched: &Touched,
     answers: &mut Vec<Answer>,
 ) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
     {
         let mut tables = Tables::open(&write)?;
-        for (hash, (seen, idle)) in touched {
+        for (hash, (seen, idle)) in &touched.of {
             tables.touch(hash, *seen, *idle)?;
         }
         for ask in work {
@@ -860,13 +885,13 @@ impl<'t> Tables<'t> {
         Ok(oldest.map(|(_, hash)| hash))
     }
 
-    fn touch(&mut self, hash: &Hash, seen: Seconds, idle: Duration) -> Result<(), redb::Error> {
-        let is_later = match self.sessions.get(&hash.0)? {
+    fn touch(&mut self, hash: &[u8; 32], seen: Seconds, idle: Duration) -> Result<(), redb::Error> {
+        let is_later = match self.sessions.get(hash)? {
             Some(found) => seen.0 > found.value().2,
             None => false,
         };
         if is_later {
-            self.change(&hash.0, |times, _| {
+            self.change(hash, |times, _| {
                 times.seen = seen.0;
                 times.dies = seen.plus(idle).0.min(times.expires);
             })?;

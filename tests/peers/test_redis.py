@@ -28,6 +28,7 @@ PROGRAM = next((found for name in ("redis-server", "valkey-server") if (found :=
 BELIEVED_S = 3
 # The gates take 127.0.0.1 for a proxy, so that a test can be any client.
 CLIENTS = (f"198.18.{number >> 8}.{number & 255}" for number in itertools.count(1))
+BACK_CHANNEL = "/.portcullis/back-channel-logout/"
 STRANGER = "__Host-portcullis_session=" + "A" * 43
 
 
@@ -242,7 +243,7 @@ class Shared(unittest.TestCase):
         self.assertEqual(asked_by(next(CLIENTS), gates * 4), [200] * 6 + [429] * 2)
         self.assertEqual(redis.ask("KEYS", "portcullis:r:*").strip(), "")
 
-    def test_of_a_hundred_requests_at_two_gates_with_a_token_that_ended_one_asks_the_provider(self):
+    def gates_of_a_provider(self):
         provider, backend, redis = Provider(), Backend(), self.redis()
         for thing in (provider, backend):
             self.addCleanup(thing.close)
@@ -253,6 +254,29 @@ class Shared(unittest.TestCase):
         redirects = [gate.url(CALLBACK + "corp") for gate in gates]
         provider.tell("/clients", {"client_id": "gate", "client_secret": SECRET, "redirect_uris": redirects})
         provider.tell("/users", {"sub": "ada", "email": "ada@example.com", "email_verified": True, "groups": ["staff"]})
+        return provider, redis, gates
+
+    def test_a_logout_that_did_not_work_while_redis_was_away_works_when_the_provider_tries_again(self):
+        provider, redis, gates = self.gates_of_a_provider()
+        people = [Person(gate) for gate in gates]
+        people[0].sign_in("ada")
+        people[1].carries(people[0].session())
+        self.assertEqual([person.whoami() for person in people], ["ada"] * 2)
+        token = provider.logout_token("gate", sub="ada")
+
+        def tell(gate):
+            server = Person(gate)
+            return server.ask(server.at(BACK_CHANNEL + "corp"), "POST", {"logout_token": token}).status
+
+        redis.kill()
+        wait_until(lambda: tell(gates[0]) == 503, "the gate can not end what it can not reach")
+        redis.start()
+        wait_until(lambda: tell(gates[0]) == 200, "the same token works")
+        wait_until(lambda: all(person.knows_nobody() for person in people), "both gates know nobody")
+        self.assertEqual(tell(gates[1]), 400, "and no more")
+
+    def test_of_a_hundred_requests_at_two_gates_with_a_token_that_ended_one_asks_the_provider(self):
+        provider, _, gates = self.gates_of_a_provider()
         people = [Person(gate) for gate in gates]
         people[0].sign_in("ada")
         people[1].carries(people[0].session())

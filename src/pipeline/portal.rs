@@ -16,7 +16,7 @@
 //! | POST the same, from this site, with the token of the page | the session that it names ends, or all of this person's |
 //! | GET `/.portcullis/jwks.json` | the keys that verify assertions; where none are made, 404 `portal.no_page` |
 //! | GET `/.portcullis/client-keys.json` | the keys by which providers of the application know the gate; where none does, 404 `portal.no_page` |
-//! | the application has no sign-in page, or the path is none of ours | 404 `portal.no_page` |
+//! | the path is none of ours, NAME is no provider of the application, or one signs in, is admitted or sees sessions where there is no sign-in page | 404 `portal.no_page` |
 //! | the same without the cookie of the form, with another's token, or too late | a new form, saying so; which of them is in the log (`pure::csrf`) |
 //! | another site's form | 403 `portal.cross_site` |
 //! | any other method | 405 `portal.method` |

@@ -1,17 +1,25 @@
 //! Tests of the door as a whole.
 
+use std::collections::HashSet;
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::pure::identity::User;
 use crate::pure::jwk::Algorithm;
 use crate::pure::jwk::tests::{Signer, encode, set};
+use crate::pure::jwt::BadToken;
+use crate::pure::return_to::ReturnTo;
 use crate::pure::session::Lifetimes;
 use crate::pure::table::{Key, Table};
+use crate::refusal::Answer;
+use crate::session::Sessions;
 
 use super::accounts::Account;
-use super::provider::{KEYS, Kind, kinds};
+use super::kept::Asker;
+use super::password::Stored;
+use super::provider::{KEYS, KeyFile, Kind, Takes, kinds};
 use super::*;
 
 pub(crate) const ISSUER: &str = "https://idp.test";

@@ -33,8 +33,12 @@ const HOMES: &[(&str, &[&str])] = &[
         &[
             "identity/github.rs",
             "identity/metadata.rs",
-            "identity/oidc.rs",
+            "identity/oidc/begin.rs",
+            "identity/oidc/end.rs",
+            "identity/oidc/endpoint.rs",
+            "identity/oidc/vouch.rs",
             "identity/provider.rs",
+            "identity/tests.rs",
         ],
     ),
     ("rcgen", &["cert.rs", "cert/development.rs"]),

@@ -64,11 +64,15 @@ impl Visit<'_> {
         }
         let listed = self.identity.sessions_of(&known.user, self.now).await;
         let listed = listed.map_err(|_| Refused::Store)?;
-        let all = listed.iter().map(|one| one.hash);
         if *end == EVERYWHERE {
             // The others first: whom the store fails in between is signed in here, and can try again.
             let here = this_device(&known);
-            let others: Vec<_> = all.filter(|hash| !here.contains(&Some(*hash))).collect();
+            let is_here = |one: &Listed| {
+                let parent = one.summary.as_ref().and_then(|summary| summary.parent);
+                here.contains(&Some(one.hash)) || parent.is_some() && here.contains(&parent)
+            };
+            let others = listed.iter().filter(|one| !is_here(one));
+            let others: Vec<_> = others.map(|one| one.hash).collect();
             self.end(&known, &others).await?;
             let signed_out = self.sign_out(seen).await?;
             let all = self.identity.sign_out_everywhere(&known.user, self.now);
@@ -76,6 +80,7 @@ impl Visit<'_> {
             return Ok(signed_out);
         }
         // One that is not there any more is ended, as was asked.
+        let all = listed.iter().map(|one| one.hash);
         let named: Vec<_> = all.filter(|hash| name_of(*hash) == *end).collect();
         self.end(&known, &named).await?;
         Ok(pages::redirect(&self.context(seen), SESSIONS))

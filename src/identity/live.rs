@@ -121,6 +121,16 @@ impl Identity {
         };
         match provider.renew(&record.user, tokens, now).await {
             Ok(None) => Ok(()),
+            // The store finds a session by the name of the sign-in; who is called otherwise signs in anew.
+            Ok(Some(vouched)) if vouched.user.name != record.user.name => {
+                let provider = &**provider.name();
+                info!(
+                    provider,
+                    "the provider has another name for a session's user"
+                );
+                audit::ended(By::Refusal, Some(&record.user), live.hash());
+                Ok(sessions.end(live, now).await?)
+            }
             Ok(Some(vouched)) => Ok(sessions.renew(live, vouched.user, vouched.tokens).await?),
             // What the provider does not say, being away, it can't take back either: who is signed in
             // stays so, and it is asked again soon.

@@ -256,7 +256,7 @@ pub const KEYS: &[Key] = &[
         "name_claim",
         "string",
         "sub; login for `github`; for `introspection`, `username` where there is no `sub`",
-        "The claim that becomes the user's name. Take one that users can't choose. At GitHub `login` can be renamed, and then taken by somebody else: `id`, a number, stays.",
+        "The claim that becomes the user's name. Take one that users can't choose. At GitHub `login` can be renamed, and then taken by somebody else: `id`, a number, stays. Whoever is called otherwise when the provider is asked again signs in anew.",
     ),
     key(
         "groups_claim",

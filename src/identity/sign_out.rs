@@ -5,10 +5,11 @@ use std::time::SystemTime;
 
 use crate::observe::audit::{self, By};
 use crate::pure::identity::User;
-use crate::pure::session::{Hash, Id, Parent};
+use crate::pure::session::{Hash, Id, Parent, Record};
 use crate::session::{Index, Listed, Live};
 
 use super::failure::Failure;
+use super::live::Known;
 use super::{Identity, oidc};
 
 impl Identity {
@@ -43,16 +44,25 @@ impl Identity {
         Ok(Some(parent))
     }
 
-    /// The sessions of a user, wherever they signed in.
+    /// The sessions of whomever [`Self::vouched_for`] told of, wherever they signed in.
     ///
     /// # Errors
     /// [`Failure::Store`] if it can't be said.
-    pub async fn sessions_of(&self, user: &User, now: SystemTime) -> Result<Vec<Listed>, Failure> {
-        let index = Index::User {
-            provider: &user.provider,
-            name: &user.name,
-        };
-        Ok(self.shared.sessions.list(index, now).await?)
+    pub async fn sessions_of(
+        &self,
+        record: &Record,
+        now: SystemTime,
+    ) -> Result<Vec<Listed>, Failure> {
+        Ok(self.shared.sessions.list(index(record), now).await?)
+    }
+
+    /// The record with what the provider calls whoever has this session: its own, or that of the one that it
+    /// was made of.
+    pub fn vouched_for(&self, known: &Known) -> Arc<Record> {
+        let own = known.live.record();
+        let parent = own.parent.as_ref().map(|parent| parent.id().hash());
+        let parent = parent.and_then(|hash| self.shared.sessions.in_memory(hash));
+        parent.map_or(own, |parent| parent.record())
     }
 
     /// Ends some of a user's sessions.
@@ -72,20 +82,17 @@ impl Identity {
         Ok(())
     }
 
-    /// Ends all sessions of a user, wherever they signed in, and answers how many.
+    /// Ends all sessions of whomever [`Self::vouched_for`] told of, and answers how many.
     ///
     /// # Errors
     /// [`Failure::Store`] if the store may still have some.
     pub async fn sign_out_everywhere(
         &self,
-        user: &User,
+        record: &Record,
         now: SystemTime,
     ) -> Result<usize, Failure> {
-        let index = Index::User {
-            provider: &user.provider,
-            name: &user.name,
-        };
-        let ended = self.shared.sessions.end_all_of(index, now).await?;
+        let user = &record.user;
+        let ended = self.shared.sessions.end_all_of(index(record), now).await?;
         audit::ended_all(By::User, &user.provider, &user.name, ended);
         Ok(ended)
     }
@@ -150,5 +157,20 @@ impl Identity {
         let ended = self.shared.sessions.end_all_of(index, now).await?;
         audit::ended_all(By::Provider, provider, session, ended);
         Ok(ended)
+    }
+}
+
+/// What all sessions of a person have in common: a provider may give their name to somebody else.
+fn index(record: &Record) -> Index<'_> {
+    let provider = &record.user.provider;
+    match &record.tokens {
+        Some(tokens) => Index::Subject {
+            provider,
+            subject: &tokens.subject,
+        },
+        None => Index::User {
+            provider,
+            name: &record.user.name,
+        },
     }
 }

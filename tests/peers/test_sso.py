@@ -23,6 +23,7 @@ LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 MEMBER_OBJECTS = "/v1.0/me/getMemberObjects"
 CLI = {"client_id": "cli", "sub": "robot", "aud": "api"}
 BACK_CHANNEL = "/.portcullis/back-channel-logout/"
+SESSIONS = "/.portcullis/sessions"
 FRONT_CHANNEL = "/.portcullis/front-channel-logout/"
 NO_METADATA = """
 authorization_url = "{0}/auth"
@@ -97,6 +98,7 @@ def setUpModule():
             oidc("rival", rival),
             oidc("posted", corp, more='response_mode = "form_post"'),
             oidc("quick", corp, "quick", f'refresh = "{REFRESH_S}s"'),
+            oidc("named", corp, "quick", f'refresh = "{REFRESH_S}s"\nname_claim = "email"'),
             oidc("large", corp, "quick", f'refresh = "{REFRESH_S}s"\ngroups_url = "{corp.issuer}{MEMBER_OBJECTS}"'),
             oidc("strict", corp, more='acr_values = ["mfa"]\nmax_age = "1m"'),
             oidc("plain", corp, more=NO_METADATA.format(corp.issuer)),
@@ -108,6 +110,8 @@ def setUpModule():
         "both": policy("corp", "rival"),
         "posted": policy("posted"),
         "quick": policy("quick"),
+        "named": policy("named"),
+        "stepped": policy("quick") + '[[path]]\nprefix = "/vault"\n[path.access]\nwho = "signed-in"\nacr = ["mfa"]\n',
         "large": policy("large"),
         "many": policy("large").replace('access = "signed-in"', "")
         + '[headers]\nidentity = ["user"]\n[access]\ngroups = ["000003ff-bbbb-cccc-dddd-eeeeeeeeeeee"]\n',
@@ -1180,6 +1184,42 @@ class Refresh(Case):
         self.assertEqual(people[honest].whoami("quick"), honest)
         self.assertEqual(people[regrouped].whoami("quick"), regrouped)
         self.assertEqual(self.backend.seen_of(people[regrouped].agent)[-1]["fields"]["x-portcullis-groups"], "others")
+
+    def test_who_is_called_otherwise_signs_in_anew_and_who_gets_the_name_sees_nothing_of_them(self):
+        """The store finds sessions by the name of the sign-in, and by the subject, which nobody else gets."""
+        old = f"{secrets.token_hex(4)}@example.com"
+        sub, namesake = self.world.somebody(email=old), self.world.somebody(email=old)
+        person, idle = self.person(), self.person()
+        for one in (person, idle):
+            one.sign_in(sub, "named")
+            self.assertEqual(one.whoami("named"), old)
+        self.corp.tell("/users", {"sub": sub, "email": f"new-{old}"})
+        other = self.person()
+        other.sign_in(namesake, "named")
+        page = other.ask(other.at(SESSIONS, "named"), headers={"Accept": "text/html"})
+        self.assertEqual((page.status, page.text.count("<li>")), (200, 1), "their own alone")
+        grow_stale()
+        answer = person.ask(person.at("/", "named"), headers=SCRIPT)
+        self.assert_refused(person, answer, 401, "sign_in.session_over", len(self.backend.seen_of(person.agent)))
+        person.sign_in(sub, "named")
+        self.assertEqual(person.whoami("named"), f"new-{old}")
+        page = person.ask(person.at(SESSIONS, "named"), headers={"Accept": "text/html"})
+        self.assertEqual(page.text.count("<li>"), 2, "that of before, too, while it is there")
+
+    def test_userinfo_does_not_say_how_or_when_somebody_signed_in(self):
+        sub = self.world.somebody()
+        person = self.signed_in(sub, "stepped")
+        claims = {"acr": "mfa", "amr": ["mfa"], "auth_time": int(time.time()) + 60}
+        for modes in ({}, {"userinfo_claims": claims}, {"userinfo_claims": claims, "refresh_without_id_token": True}):
+            with self.subTest(modes):
+                self.corp.mode(**modes)
+                grow_stale()
+                before = self.corp.refreshes()
+                self.assertEqual(person.whoami("stepped"), sub)
+                self.assertEqual(self.corp.refreshes(), before + 1)
+                reached = len(self.backend.seen_of(person.agent))
+                answer = person.ask(person.at("/vault", "stepped"), headers=SCRIPT)
+                self.assert_refused(person, answer, 401, "access.weak_sign_in", reached)
 
     def test_a_new_refresh_token_is_kept_though_the_provider_does_not_say_who_it_is_for(self):
         """The one of before counts no more by then."""

@@ -43,6 +43,7 @@ const MODES = [
   "no_iss",
   "wrong_iss_param",
   "userinfo_wrong_sub",
+  "userinfo_claims",
   "deny",
   "refresh_refused",
   "refresh_without_id_token",
@@ -381,6 +382,7 @@ async function misbehave(ctx, next) {
     if (ctx.body?.access_token) issued.push(without(ctx.body, (name) => !name.endsWith("_token")));
   }
   if (endpoint === "userinfo" && ctx.body?.sub && mode.userinfo_wrong_sub) ctx.body.sub = "mallory";
+  if (endpoint === "userinfo" && ctx.body?.sub) Object.assign(ctx.body, mode.userinfo_claims);
   if (endpoint === "userinfo" && ctx.body?.sub && mode.overage) delete ctx.body.groups;
   if (ctx.path.startsWith("/auth") && (mode.no_iss || mode.wrong_iss_param)) changeIss(ctx);
 }

@@ -36,6 +36,8 @@ const OF_THE_TOKEN: [&str; 13] = [
     "typ", "sid",
 ];
 
+/// Claims that say when and how a person proved who they are.
+const OF_THE_SIGN_IN: [&str; 3] = ["auth_time", "acr", "amr"];
 /// The longest ID token that is kept for sign-out.
 const MOST_HINT_BYTES: usize = 6 * 1024;
 
@@ -225,9 +227,10 @@ impl Oidc {
                     return Err(Error::InvalidGrant);
                 }
                 // When and how the person proved it does not change by asking the provider.
-                for name in ["auth_time", "acr", "amr"] {
-                    if let Some(before) = user.claims.get(name) {
-                        claims.insert(name.to_owned(), before.clone());
+                for name in OF_THE_SIGN_IN {
+                    match user.claims.get(name) {
+                        Some(before) => drop(claims.insert(name.to_owned(), before.clone())),
+                        None => drop(claims.remove(name)),
                     }
                 }
                 claims
@@ -388,7 +391,8 @@ impl Oidc {
             user: Arc::new(user),
             tokens: Tokens {
                 subject,
-                session: session.or_else(|| before?.session.clone()),
+                // The store finds it by that of the sign-in.
+                session: before.map_or(session, |before| before.session.clone()),
                 refresh,
                 id,
                 checked: Seconds::of(now),
@@ -439,13 +443,17 @@ impl Oidc {
             status if is_trouble(status) => return Err(Error::Away),
             _ => return Err(Error::UserInfo),
         }
-        let claims = json::object(&answer.content)
+        let mut claims = json::object(&answer.content)
             .ok()
             .flatten()
             .ok_or(Error::UserInfo)?;
         // Or somebody else's claims would be taken for theirs (Core §5.3.2).
         if id_token::id(&claims, "sub").as_deref() != Some(subject) {
             return Err(Error::UserInfo);
+        }
+        // Of that sign-in only its ID token speaks; what is told here may be of a later one.
+        for name in OF_THE_SIGN_IN {
+            claims.remove(name);
         }
         Ok(Some(claims))
     }

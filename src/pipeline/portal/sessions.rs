@@ -32,7 +32,8 @@ impl Visit<'_> {
         let Some((cookie, known)) = self.who_asks(seen).await? else {
             return Ok(pages::redirect(&self.context(seen), SIGN_IN));
         };
-        let listed = self.identity.sessions_of(&known.user, self.now).await;
+        let person = self.identity.vouched_for(&known);
+        let listed = self.identity.sessions_of(&person, self.now).await;
         let listed = listed.map_err(|_| Refused::Store)?;
         let devices = self.devices(&listed, &known);
         let token = self.identity.form_token(PURPOSE, cookie, self.now);
@@ -62,7 +63,8 @@ impl Visit<'_> {
             seen.refused = Some(forged.reason());
             return Ok(pages::redirect(&self.context(seen), SESSIONS));
         }
-        let listed = self.identity.sessions_of(&known.user, self.now).await;
+        let person = self.identity.vouched_for(&known);
+        let listed = self.identity.sessions_of(&person, self.now).await;
         let listed = listed.map_err(|_| Refused::Store)?;
         if *end == EVERYWHERE {
             // The others first: whom the store fails in between is signed in here, and can try again.
@@ -75,7 +77,7 @@ impl Visit<'_> {
             let others: Vec<_> = others.map(|one| one.hash).collect();
             self.end(&known, &others).await?;
             let signed_out = self.sign_out(seen).await?;
-            let all = self.identity.sign_out_everywhere(&known.user, self.now);
+            let all = self.identity.sign_out_everywhere(&person, self.now);
             all.await.map_err(|_| Refused::Store)?;
             return Ok(signed_out);
         }

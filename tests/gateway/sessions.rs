@@ -1,5 +1,6 @@
 //! Browsers that sign in, stay signed in, and sign out.
 
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use crate::support::{
     Answer, Backend, Gate, PASSWORD, SIGN_IN, Setup, ask, basic, cookies, get, policy, portcullis,
     sign_in, sign_in_with, sign_out, wait_until,
 };
+use crate::tls::Certificates;
 
 const SESSIONS: &str = "/.portcullis/sessions";
 
@@ -314,6 +316,38 @@ fn the_log_says_who_signed_in_and_by_whom_sessions_ended() {
     gate.wait_for_log(r#""event":"session_ended","by":"account","provider":"local","user":"bob""#);
     assert_eq!(with(&gate, &gone), 401);
     assert!(!operator(&dir, &["revoke", &id]).0);
+}
+
+#[test]
+fn who_asked_the_sign_in_host_in_the_clear_is_told_nothing_of_who_speaks_tls() {
+    let certificates = Certificates::new();
+    let app = policy(&Backend::ok().url(), "access = \"signed-in\"");
+    let clear = "[session]\nsign_in_host = \"app.test\"\n[[listen]]\naddress = \"127.0.0.1:0\"\ntls = false\n";
+    let gate = certificates
+        .setup(&app, "")
+        .gateway(clear)
+        .file("policies/wiki.toml", &app.replace("app.test", "wiki.test"))
+        .account("ada")
+        .start();
+    let plain = gate.addresses[1];
+    let at = |host: &str, path: &str| {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: text/html\r\nConnection: close\r\n\r\n"
+        )
+    };
+    let sent = ask(plain, at("wiki.test", SIGN_IN));
+    let to = sent.field("location").expect("a way").to_owned();
+    let to = to
+        .strip_prefix("http://app.test")
+        .expect("the sign-in host");
+    assert_eq!(ask(plain, at("app.test", to)).status, 200);
+    let mut tls = certificates.connect(gate.address(), "app.test", "http/1.1");
+    tls.write_all(at("app.test", to).as_bytes())
+        .expect("it is sent");
+    let mut answer = String::new();
+    let _ = tls.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    gate.wait_for_log("\"oidc.attempt_over\"");
 }
 
 #[test]

@@ -117,6 +117,14 @@ impl Visit<'_> {
             return self.trouble(&over, "/", seen).map(Err);
         };
         match self.identity.asked_by(&known, self.now).await {
+            // Whoever asked in the clear is not told what is for a browser that speaks TLS.
+            Ok(asked)
+                if !asked
+                    .origin
+                    .starts_with(&format!("{}://", self.conn.scheme())) =>
+            {
+                self.trouble(&over, "/", seen).map(Err)
+            }
             Ok(asked) => Ok(Ok(Waiting {
                 ticket: ticket.to_owned(),
                 asked,

@@ -796,20 +796,34 @@ async fn rotate(signing: &Arc<Keeper>) {
     }
 }
 
-/// Asks stores and providers about sessions that something is open for, without an end.
+/// Asks stores and providers about sessions that something is open for, without an end; a provider that
+/// hangs does not keep a store from being asked.
 async fn watch_over_open(site: Arc<Running>) {
-    let mut renew = tokio::time::interval(RENEW);
-    renew.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        renew.tick().await;
-        site.metrics
-            .session_store(site.shared.sessions().are_heard());
-        site.metrics
-            .shared_rates(site.shared.sessions().are_rates_shared());
-        site.shared.sessions().ask_about_open(now()).await;
-        let gate = site.gate.load_full();
-        gate.identity.ask_about_open_sessions(now()).await;
-    }
+    let store = async {
+        let mut tick = renewals();
+        loop {
+            tick.tick().await;
+            let sessions = site.shared.sessions();
+            site.metrics.session_store(sessions.are_heard());
+            site.metrics.shared_rates(sessions.are_rates_shared());
+            sessions.ask_about_open(now()).await;
+        }
+    };
+    let providers = async {
+        let mut tick = renewals();
+        loop {
+            tick.tick().await;
+            let gate = site.gate.load_full();
+            gate.identity.ask_about_open_sessions(now()).await;
+        }
+    };
+    tokio::join!(store, providers);
+}
+
+fn renewals() -> tokio::time::Interval {
+    let mut renewals = tokio::time::interval(RENEW);
+    renewals.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    renewals
 }
 
 /// Reads everything anew. What is in force stays unless all of it can be used.

@@ -31,17 +31,18 @@ impl Identity {
         };
         let user = live.user();
         audit::ended(By::User, Some(&user), live.hash());
-        sessions.end(&live, now).await?;
-        // Who signs out at one host signs out at all that share the sign-on.
+        // Who signs out at one host signs out at all that share the sign-on: that first, because whoever is
+        // still signed in there would be let in here again.
         let parent = live.record().parent.as_ref().map(Parent::id);
-        let Some(parent) = parent else {
-            return Ok(Some(live));
+        let parent = match parent {
+            Some(parent) => sessions.find(&parent, now).await?,
+            None => None,
         };
-        let Some(parent) = sessions.find(&parent, now).await? else {
-            return Ok(Some(live));
-        };
-        sessions.end(&parent, now).await?;
-        Ok(Some(parent))
+        if let Some(parent) = &parent {
+            sessions.end(parent, now).await?;
+        }
+        sessions.end(&live, now).await?;
+        Ok(Some(parent.unwrap_or(live)))
     }
 
     /// The sessions of whomever [`Self::vouched_for`] told of, wherever they signed in.

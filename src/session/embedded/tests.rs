@@ -411,3 +411,24 @@ fn a_flood_of_one_purpose_pushes_out_its_own_tickets_alone() {
         }
     }
 }
+
+#[test]
+fn last_uses_wait_for_company_but_not_for_too_many_nor_too_long() {
+    let hash = |number: usize| {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&number.to_be_bytes());
+        Hash(hash)
+    };
+    let idle = Duration::from_secs(60);
+    let mut touched = Touched::default();
+    for number in 0..MAX_TOUCHED {
+        assert!(!touched.is_full());
+        touched.note(hash(number), Seconds(1), idle);
+    }
+    assert!(touched.is_full() && !touched.waited());
+    touched.note(hash(MAX_TOUCHED), Seconds(2), idle);
+    assert_eq!(touched.of.len(), MAX_TOUCHED, "one more is dropped");
+    touched.note(hash(0), Seconds(6), idle);
+    assert_eq!(touched.of[&hash(0).0], (Seconds(6), idle));
+    assert!(touched.waited());
+}
